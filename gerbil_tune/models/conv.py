@@ -1,0 +1,110 @@
+"""Gated convolutions over time that keep padding out of the result.
+
+Letters: B batch, C channels, T samples. Every block takes and returns a (B, 1, T) mask; because padded
+positions are zeroed after each layer, an event gives the same output however far its batch is padded.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from gerbil_tune.config.schema import ConvStackConfig
+from gerbil_tune.models.scaling import time_mask
+
+
+class ChannelNorm(nn.Module):
+    """Normalize over channels at each time (layer norm): independent of the batch and of padding."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(num_channels, 1))
+        self.bias = nn.Parameter(torch.zeros(num_channels, 1))
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        """Return (B, C, T) with zero mean and unit variance over C, then gain and bias."""
+        variance, mean = torch.var_mean(x_BCT, dim=1, keepdim=True, correction=0)
+        return (x_BCT - mean) * torch.rsqrt(variance + 1e-5) * self.gain + self.bias
+
+
+def make_norm(kind: str, num_channels: int) -> nn.Module:
+    """Build the normalization named in a config: batch, layer or none."""
+    if kind == "batch":
+        return nn.BatchNorm1d(num_channels)
+    if kind == "layer":
+        return ChannelNorm(num_channels)
+    return nn.Identity()
+
+
+class GatedConv1d(nn.Module):
+    """``((1 - leak) tanh(f) + leak f) * sigmoid(g)`` with f and g from one convolution.
+
+    The gate is WaveNet's (van den Oord et al. 2016, arXiv:1609.03499); the leak keeps a gradient where
+    tanh saturates. The time axis becomes ceil(T / stride).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        stride: int = 1,
+        dilation: int = 1,
+        leak: float = 0.0,
+    ) -> None:
+        super().__init__()
+        total = dilation * (kernel_size - 1)
+        self.padding = (total // 2, total - total // 2)
+        self.stride = stride
+        self.leak = leak
+        self.conv = nn.Conv1d(
+            in_channels, 2 * out_channels, kernel_size, stride=stride, dilation=dilation
+        )
+
+    def forward(self, x_BCT: Tensor, mask_B1T: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gated output and its mask."""
+        signal, gate = self.conv(nn.functional.pad(x_BCT, self.padding)).chunk(2, dim=1)
+        activated = torch.tanh(signal)
+        if self.leak:
+            activated = (1.0 - self.leak) * activated + self.leak * signal
+        return activated * torch.sigmoid(gate), mask_B1T[:, :, :: self.stride]
+
+
+def masked_mean(x_BCT: Tensor, mask_B1T: Tensor) -> Tensor:
+    """Mean over the unpadded times, (B, C)."""
+    return (x_BCT * mask_B1T).sum(2) / mask_B1T.sum(2).clamp_min(1.0)
+
+
+class ConvStack(nn.Module):
+    """The gated stack of the predecessors' SimpleNetwork, ending in a mean over time."""
+
+    def __init__(self, config: ConvStackConfig, num_microphones: int) -> None:
+        super().__init__()
+        widths = [max(1, round(c * config.width_multiplier)) for c in config.channels]
+        self.layers = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        in_channels = num_microphones
+        for width, kernel_size, downsample, dilation in zip(
+            widths, config.kernel_sizes, config.downsample, config.dilations, strict=True
+        ):
+            self.layers.append(
+                GatedConv1d(
+                    in_channels,
+                    width,
+                    kernel_size=kernel_size,
+                    stride=2 if downsample else 1,
+                    dilation=dilation,
+                    leak=0.05,
+                )
+            )
+            self.norms.append(make_norm(config.normalization, width))
+            in_channels = width
+        self.num_outputs = in_channels
+
+    def forward(self, audio_BCT: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return one vector an event, (B, num_outputs)."""
+        mask_B1T = time_mask(lengths_B, audio_BCT.shape[2])
+        x_BCT = audio_BCT
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x_BCT, mask_B1T = layer(x_BCT, mask_B1T)
+            x_BCT = norm(x_BCT) * mask_B1T
+        return masked_mean(x_BCT, mask_B1T)

@@ -1,0 +1,88 @@
+"""The whole model: features, network and head in one module.
+
+Letters: B batch, C microphones, T samples, O raw outputs, D axes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from gerbil_tune.config.schema import ExperimentConfig
+from gerbil_tune.geometry import RecordingSetup
+from gerbil_tune.models.features import Features, GeneralizedCrossCorrelation
+from gerbil_tune.models.heads import GaussianFullHead, GaussianPrediction
+from gerbil_tune.models.registry import build_architecture
+from gerbil_tune.models.scaling import LocationScale, pcm_to_float, scale_audio
+
+
+class Localizer(nn.Module):
+    """From padded audio to a distribution over locations in millimetres.
+
+    Attributes:
+        autocast_dtype: Type in which the network runs, or None for float32. Features and likelihoods are
+            always float32.
+    """
+
+    def __init__(self, config: ExperimentConfig, setup: RecordingSetup) -> None:
+        super().__init__()
+        self.audio_scaling = config.scaling.audio
+        self.location_scale = LocationScale(config.scaling.location, setup)
+        self.gcc = GeneralizedCrossCorrelation(config.features.gcc, setup)
+        self.head = GaussianFullHead(
+            config.head, num_keypoints=len(setup.keypoints), num_axes=setup.num_axes
+        )
+        self.network = build_architecture(
+            config.model, setup, num_lags=self.gcc.num_lags, num_outputs=self.head.num_outputs
+        )
+        # A quarter of the arena's width: nearly everything lies within two standard deviations.
+        quarter_mm = min(setup.arena_mm) / 4
+        self.head.initialize_readout(
+            self.network.readout, quarter_mm / self.location_scale.mm_per_unit_D
+        )
+        self.autocast_dtype: torch.dtype | None = None
+
+    def extract_features(self, audio_BTC: Tensor, lengths_B: Tensor) -> Features:
+        """Scale the audio and compute what the architecture uses.
+
+        Args:
+            audio_BTC: (B, T, C) float or integer PCM, zero after each event's length.
+            lengths_B: (B,) int64, samples of each event.
+        """
+        audio_BCT = pcm_to_float(audio_BTC).transpose(1, 2).contiguous()
+        audio_BCT = scale_audio(audio_BCT, lengths_B, self.audio_scaling)
+        gcc_BPL = self.gcc(audio_BCT) if self.network.uses_gcc else None
+        return Features(audio_BCT if self.network.uses_audio else None, lengths_B, gcc_BPL)
+
+    def forward(self, audio_BTC: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return raw outputs, (B, O) float32; ``distribution`` reads them."""
+        with torch.no_grad():
+            features = self.extract_features(audio_BTC, lengths_B)
+        with torch.autocast(
+            audio_BTC.device.type,
+            dtype=self.autocast_dtype or torch.bfloat16,
+            enabled=self.autocast_dtype is not None,
+        ):
+            raw_BO: Tensor = self.network(features)
+        return raw_BO.float()
+
+    def distribution(self, raw_BO: Tensor) -> GaussianPrediction:
+        """Turn raw outputs into Gaussians in millimetres."""
+        prediction: GaussianPrediction = self.head(raw_BO, self.location_scale.mm_per_unit_D)
+        return prediction
+
+
+def autocast_dtype(config: ExperimentConfig, device: torch.device) -> torch.dtype | None:
+    """Type for autocast, or None.
+
+    ``auto`` takes bfloat16 on a GPU that has it, and on a CPU with bfloat16 instructions (AVX-512 or AMX)
+    for networks that convolve raw audio; the lag network is too small to gain there.
+    """
+    precision = config.training.precision
+    if precision == "float32":
+        return None
+    if precision == "bfloat16":
+        return torch.bfloat16
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+    capabilities = torch.cpu.get_capabilities()
+    has_bfloat16 = any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+    return torch.bfloat16 if has_bfloat16 and config.model.kind != "gcc-net" else None
