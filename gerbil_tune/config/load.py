@@ -73,6 +73,7 @@ def load_experiment(path: Path | None, overrides: Iterable[str] = ()) -> Experim
     """
     tree = read_tree(path) if path is not None else {}
     apply_overrides(tree, overrides)
+    fill_kinds(tree)
     return validate(ExperimentConfig, tree, source=str(path) if path is not None else "config")
 
 
@@ -89,6 +90,26 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
                 f"--set {override!r} must be path/to/key=value, for example training/epochs=50"
             )
         set_path(tree, path, yaml.safe_load(value))
+
+
+def fill_kinds(tree: dict[str, Any]) -> None:
+    """Name the default kind in every section that gives options of a choice without naming it."""
+    for path, default in _default_kinds().items():
+        *parents, leaf = path.split("/")
+        section: Any = tree
+        for key in (*parents, leaf):
+            section = section.get(key) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            section.setdefault("kind", default)
+
+
+def _default_kinds() -> dict[str, str]:
+    leaves = flatten(ExperimentConfig())
+    return {
+        path.removesuffix("/kind"): str(kind)
+        for path, kind in leaves.items()
+        if path.endswith("/kind")
+    }
 
 
 def set_path(tree: dict[str, Any], path: str, value: Any) -> None:
@@ -112,6 +133,7 @@ def compose(base: Mapping[str, Any], values: Mapping[str, Any], source: str) -> 
     tree: dict[str, Any] = json.loads(json.dumps(base))
     for path in sorted(values, key=lambda path: (not path.endswith("/kind"), path)):
         set_path(tree, path, values[path])
+    fill_kinds(tree)
     return validate(ExperimentConfig, tree, source)
 
 

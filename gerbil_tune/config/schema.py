@@ -53,10 +53,17 @@ class GccConfig(ConfigModel):
 
     exponent: Probability = Field(
         0.75,
-        description="0 plain correlation, 1 PHAT: the cross-spectrum over its magnitude to this power.",
+        description="0 plain correlation, 1 PHAT: the cross-spectrum over its magnitude to this.",
     )
-    window_length: PositiveInt = Field(
-        2048, description="Samples of the windows whose cross-spectra are averaged over an event."
+    coherence_exponent: Annotated[float, Field(ge=0.0, le=4.0)] = Field(
+        0.0,
+        description="Weight of a frequency: its magnitude-squared coherence to this; 0: all alike.",
+    )
+    envelope: StrictBool = Field(
+        False, description="Add the envelope of each correlation: helps with tonal calls."
+    )
+    window_length: Annotated[StrictInt, Field(ge=64)] = Field(
+        2048, description="Samples of the windows whose spectra are averaged over an event."
     )
     band_low_hz: Annotated[float, Field(ge=0.0)] = Field(
         500.0, description="Lowest frequency used."

@@ -123,6 +123,9 @@ class StudyConfig(ConfigModel):
     metric: Metric = "val_error_median_mm"
     trials: PositiveInt = 50
     time_budget_s: PositiveFloat | None = None
+    refit_epochs: PositiveInt | None = Field(
+        None, description="Epochs of the champion's final training; default: as searched."
+    )
     sampler: SamplerConfig = SamplerConfig()
     trial_scheduler: TrialSchedulerConfig = TrialSchedulerConfig()
 
@@ -157,17 +160,13 @@ def load_space(path: Path, overrides: tuple[str, ...] = ()) -> SpaceFile:
 
 
 def check_space(space: SpaceFile, source: str) -> None:
-    """Validate the configs at both ends of every parameter, in every combination of branches.
+    """Validate every boundary config, and that points set only what is searched.
 
     Raises:
         ConfigError: Naming the parameter whose value no config accepts.
     """
-    for parameters in branch_combinations(space.parameters):
-        lowest = {path: ends[0] for path, ends in parameters.items()}
-        compose(space.base, lowest, f"{source}: parameters")
-        for path, ends in parameters.items():
-            for value in ends[1:]:
-                compose(space.base, {**lowest, path: value}, f"{source}: parameters")
+    for _ in boundary_configs(space, f"{source}: parameters"):
+        pass
     known = set(parameter_paths(space.parameters))
     for number, point in enumerate(space.points):
         for path in point:
@@ -176,6 +175,20 @@ def check_space(space: SpaceFile, source: str) -> None:
                     f"{source}: points/{number} sets {path}, which is not searched; "
                     f"searched: {', '.join(sorted(known))}"
                 )
+
+
+def boundary_configs(space: SpaceFile, source: str) -> Iterator[ExperimentConfig]:
+    """Yield the configs at both ends of every parameter, in every combination of branches.
+
+    Raises:
+        ConfigError: Naming the parameter whose value no config accepts.
+    """
+    for parameters in branch_combinations(space.parameters):
+        lowest = {path: ends[0] for path, ends in parameters.items()}
+        yield compose(space.base, lowest, source)
+        for path, ends in parameters.items():
+            for value in ends[1:]:
+                yield compose(space.base, {**lowest, path: value}, source)
 
 
 def branch_combinations(

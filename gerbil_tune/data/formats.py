@@ -1,10 +1,11 @@
 """HDF5 files of events in the layouts of Gerbilizer and vocalocator, read in place.
 
     gerbilizer    vocalizations (total, C)   len_idx (n+1,)      locations (n, 2)
-    vocalocator   audio (total, C)           length_idx (n+1,)   locations (n, D) or (n, K, D), node_names (K,)
+    vocalocator   audio (total, C)           length_idx (n+1,)   locations (n, D) or (n, K, D)
 
-Event i is the samples [index[i], index[i+1]). Optional in both: ``group_ids`` or ``session_ids`` (n,) of
-integers, and attributes of the file: sample_rate_hz, arena_mm, microphones_mm, units, origin.
+Event i is the samples [index[i], index[i+1]). Optional in both: ``node_names`` (K,) of the keypoints,
+``group_ids`` or ``session_ids`` (n,) of integers, and attributes of the file: sample_rate_hz, arena_mm,
+microphones_mm, units (of the locations), origin.
 
 The audio is mapped into memory at its place in the file. The page cache then serves all processes of a
 machine, nothing is copied but what a batch needs, and no HDF5 handle crosses a fork.
@@ -172,9 +173,7 @@ def _describe(path: Path, source: h5py.File) -> EventFile:
     starts = _read_starts(path, source, index_name, audio.shape[0])
     num_events = len(starts) - 1
     site = attributes.read_site(path, source, num_microphones=audio.shape[1])
-    locations = _read_locations(path, source, num_events)
-    if locations is not None:
-        locations = np.asarray(locations * site.mm_per_unit, dtype=np.float32)
+    locations = _read_locations(path, source, num_events, site.mm_per_unit)
     return EventFile(
         path=path,
         layout=layout,
@@ -214,7 +213,9 @@ def _find_layout(path: Path, source: h5py.File) -> Layout:
 def _check_audio(path: Path, name: str, audio: Any) -> None:
     """Raise unless this is a dataset (total, C) of integers or floats that is not empty."""
     if not isinstance(audio, h5py.Dataset):
-        raise DatasetError(f"{path}: {name!r} is a group, but must be a dataset (samples, microphones)")
+        raise DatasetError(
+            f"{path}: {name!r} is a group, but must be a dataset (samples, microphones)"
+        )
     if audio.ndim != 2:
         advice = (
             "concatenate the events along the samples and write where each begins"
@@ -226,7 +227,9 @@ def _check_audio(path: Path, name: str, audio: Any) -> None:
             f"{advice}"
         )
     if audio.size == 0:
-        raise DatasetError(f"{path}: dataset {name!r} has shape {audio.shape}: there is no audio in it")
+        raise DatasetError(
+            f"{path}: dataset {name!r} has shape {audio.shape}: there is no audio in it"
+        )
     if audio.dtype.kind not in "if":
         raise DatasetError(
             f"{path}: dataset {name!r} has type {audio.dtype}, but must be of signed integers or floats"
@@ -283,9 +286,9 @@ def _read_starts(
 
 
 def _read_locations(
-    path: Path, source: h5py.File, num_events: int
-) -> npt.NDArray[np.float64] | None:
-    """Read the locations as (n, K, D) in the unit of the file, or None if there are none."""
+    path: Path, source: h5py.File, num_events: int, mm_per_unit: float
+) -> npt.NDArray[np.float32] | None:
+    """Read the locations as (n, K, D) in mm, or None if there are none."""
     if "locations" not in source:
         return None
     stored = source["locations"]
@@ -301,7 +304,8 @@ def _read_locations(
             f"{path}: dataset 'locations' has {len(stored)} entries, but the index has {num_events} "
             "events; the index must have one entry more than the locations"
         )
-    return np.asarray(stored[:], dtype=np.float64).reshape(num_events, -1, stored.shape[-1])
+    in_mm = stored[:].astype(np.float64) * mm_per_unit
+    return np.asarray(in_mm.reshape(num_events, -1, stored.shape[-1]), dtype=np.float32)
 
 
 def _read_keypoints(

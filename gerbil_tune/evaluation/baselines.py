@@ -20,11 +20,11 @@ from gerbil_tune.units import distance_to_delay_s
 _LAGS_PER_SAMPLE = 8
 """Upsampling of the correlation: half a step is then 0.2 radian at the Nyquist frequency."""
 
-_COHERENCE_POWER = 2.0
+_WHITENING_EXPONENT = 0.85
 _CANDIDATES = 8
-_MIN_WINDOW_SAMPLES = 2048
+_MIN_WINDOW_SAMPLES = 512
 _WINDOWS_AT_ONCE = 256
-_BATCH_BYTES = 128 * 2**20
+_BATCH_BYTES = 16 * 2**20
 
 
 class Recordings(Protocol):
@@ -34,7 +34,7 @@ class Recordings(Protocol):
     def lengths(self) -> NDArray[np.int64]:
         """Samples of each event, (N,)."""
 
-    def read(self, index: int) -> NDArray[Any]:
+    def read(self, i: int, /) -> NDArray[Any]:
         """Audio of one event, (T, C)."""
 
 
@@ -96,9 +96,10 @@ def srp_phat(
     For each point of a grid over the arena, the cross-correlations of all pairs of microphones are
     summed at the lags that a near-field source there would cause (DiBiase, 2000); the best points are
     refined to a 16th of the grid's step. The cross-spectra of Hann windows over the whole event are
-    averaged, then whitened (Knapp and Carter, 1976), and each frequency counts with the square of its
-    magnitude-squared coherence. On simulated calls with noise and reflections that was far better than
-    whitening alone, before or after the averaging, which lets silent frequencies outvote the call.
+    averaged, then whitened (PHAT: Knapp and Carter, 1976) to the power 0.85, and each frequency counts
+    with the square of its magnitude-squared coherence. On simulated calls with noise and reflections
+    that was far better than plain PHAT, of each window or of the average, which lets the frequencies
+    where the animal is silent outvote the call.
 
     Args:
         events: The events, whole.
@@ -116,7 +117,9 @@ def srp_phat(
     Raises:
         DatasetError: If the microphone positions are unknown, or an event has another number of channels.
     """
-    beamformer = _Beamformer(setup, source_height_mm, grid_step_mm, band_low_hz, band_high_hz, device)
+    beamformer = _Beamformer(
+        setup, source_height_mm, grid_step_mm, band_low_hz, band_high_hz, device
+    )
     lengths_N = np.asarray(events.lengths)
     positions_N2 = np.zeros((len(lengths_N), 2), dtype=np.float32)
     with torch.inference_mode():
@@ -137,7 +140,9 @@ def _batches_of_similar_length(lengths_N: NDArray[Any], size: int) -> Iterator[N
 def _padded_audio(events: Recordings, rows: NDArray[np.intp], num_microphones: int) -> torch.Tensor:
     """Read events and scale each to unit peak, (B, T, C) float32, zero padded at the end."""
     audio = [np.asarray(events.read(int(row)), dtype=np.float32) for row in rows]
-    padded_BTC = np.zeros((len(rows), max(len(event) for event in audio), num_microphones), np.float32)
+    padded_BTC = np.zeros(
+        (len(rows), max(len(event) for event in audio), num_microphones), np.float32
+    )
     for row, event, target_TC in zip(rows, audio, padded_BTC, strict=True):
         if event.shape[1] != num_microphones:
             raise DatasetError(
@@ -174,7 +179,9 @@ class _Beamformer:
                 f"{setup.num_microphones} microphones at {setup.microphones_mm}; "
                 "write the attribute microphones_mm (C, 3) to the data file"
             )
-        self.microphones_mm_C3 = torch.tensor(setup.microphones_mm, dtype=torch.float32, device=device)
+        self.microphones_mm_C3 = torch.tensor(
+            setup.microphones_mm, dtype=torch.float32, device=device
+        )
         pairs = torch.tensor(microphone_pairs(setup.num_microphones), device=device)
         self.first_P, self.second_P = pairs[:, 0], pairs[:, 1]
         self.source_height_mm = source_height_mm
@@ -182,7 +189,9 @@ class _Beamformer:
         self.lags_per_mm = distance_to_delay_s(1.0) * setup.sample_rate_hz * _LAGS_PER_SAMPLE
         self.max_lag = math.ceil(longest_path_mm(setup) * self.lags_per_mm) + 2 * _LAGS_PER_SAMPLE
         longest_samples = self.max_lag / _LAGS_PER_SAMPLE
-        self.window_length = max(_MIN_WINDOW_SAMPLES, 2 ** math.ceil(math.log2(4 * longest_samples)))
+        self.window_length = max(
+            _MIN_WINDOW_SAMPLES, 2 ** math.ceil(math.log2(4 * longest_samples))
+        )
         self.window_W = torch.hann_window(self.window_length, device=device)
         frequencies_hz_F = torch.fft.rfftfreq(2 * self.window_length, 1.0 / setup.sample_rate_hz)
         high_hz = math.inf if band_high_hz is None else band_high_hz
@@ -207,9 +216,12 @@ class _Beamformer:
         """Where the lag of each pair lies on the lag axis for sources at (..., 2) mm: (..., P)."""
         heights_mm = torch.full_like(points_mm[..., :1], self.source_height_mm)
         sources_mm = torch.cat([points_mm, heights_mm], dim=-1)
-        distances_mm = torch.linalg.vector_norm(sources_mm[..., None, :] - self.microphones_mm_C3, dim=-1)
+        distances_mm = torch.linalg.vector_norm(
+            sources_mm[..., None, :] - self.microphones_mm_C3, dim=-1
+        )
         paths_mm = distances_mm[..., self.first_P] - distances_mm[..., self.second_P]
-        return paths_mm * self.lags_per_mm + self.max_lag
+        positions: torch.Tensor = paths_mm * self.lags_per_mm + self.max_lag
+        return positions
 
     def locate(self, audio_BTC: torch.Tensor) -> torch.Tensor:
         """Positions (B, 2) in mm."""
@@ -233,20 +245,25 @@ class _Beamformer:
         floor = torch.finfo(magnitude_BPF.dtype).tiny
         energy_BPF = auto_BCF[:, self.first_P] * auto_BCF[:, self.second_P]
         coherence_BPF = magnitude_BPF.square() / (energy_BPF + floor)
-        weight_BPF = coherence_BPF.pow(_COHERENCE_POWER) / (magnitude_BPF + floor) * self.band_F
+        weight_BPF = (
+            coherence_BPF.square() / (magnitude_BPF + floor).pow(_WHITENING_EXPONENT) * self.band_F
+        )
         fft_length = 2 * self.window_length * _LAGS_PER_SAMPLE
         circular = torch.fft.irfft(cross_BPF * weight_BPF, fft_length)
-        return torch.cat([circular[..., -self.max_lag :], circular[..., : self.max_lag + 1]], dim=-1)
+        return torch.cat(
+            [circular[..., -self.max_lag :], circular[..., : self.max_lag + 1]], dim=-1
+        )
 
     def _averaged_spectra(self, audio_BTC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums over windows of the power spectra (B, C, F) and of the cross-spectra (B, P, F)."""
-        length, hop = self.window_length, self.window_length // 4
-        num_windows = max(1, math.ceil((audio_BTC.shape[1] - length) / hop) + 1)
+        length, hop = self.window_length, self.window_length // 2
+        # All windows that touch audio, so that the padding of a batch changes nothing.
+        num_windows = max(1, math.ceil(audio_BTC.shape[1] / hop))
         missing = (num_windows - 1) * hop + length - audio_BTC.shape[1]
         audio_BCT = torch.nn.functional.pad(audio_BTC.transpose(1, 2), (0, missing))
         windows_BCWT = audio_BCT.unfold(2, length, hop)
         auto_BCF = cross_BPF = torch.zeros((), device=audio_BTC.device)
-        for part_BCWT in windows_BCWT.split(_WINDOWS_AT_ONCE, dim=2):
+        for part_BCWT in torch.split(windows_BCWT, _WINDOWS_AT_ONCE, dim=2):
             # Padding to twice the window makes the correlation linear instead of circular.
             spectra_BCWF = torch.fft.rfft(part_BCWT * self.window_W, 2 * length)
             auto_BCF = auto_BCF + (spectra_BCWF.real.square() + spectra_BCWF.imag.square()).sum(2)
@@ -260,7 +277,9 @@ class _Beamformer:
     ) -> torch.Tensor:
         """The best point (B, 1, 2) of 9 x 9 points around each candidate, correlations interpolated."""
         offsets = torch.linspace(-reach_mm, reach_mm, 9, device=candidates_BR2.device)
-        points_BR2 = (candidates_BR2[:, :, None] + torch.cartesian_prod(offsets, offsets)).flatten(1, 2)
+        points_BR2 = (candidates_BR2[:, :, None] + torch.cartesian_prod(offsets, offsets)).flatten(
+            1, 2
+        )
         position_BRP = self._lag_positions(points_BR2).clamp(0, correlation_BLP.shape[1] - 1.001)
         below_BRP = position_BRP.floor()
         fraction_BRP = position_BRP - below_BRP

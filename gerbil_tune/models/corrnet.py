@@ -22,12 +22,16 @@ class CorrNet(Architecture):
     uses_gcc = True
 
     def __init__(
-        self, config: CorrNetConfig, setup: RecordingSetup, *, num_lags: int, num_outputs: int
+        self,
+        config: CorrNetConfig,
+        setup: RecordingSetup,
+        *,
+        lag_shape: tuple[int, int],
+        num_outputs: int,
     ) -> None:
         super().__init__()
-        num_pairs = setup.num_microphones * (setup.num_microphones - 1) // 2
         self.conv = ConvStack(config.conv, setup.num_microphones)
-        self.lags = LagEncoder(config.lags, num_pairs=num_pairs, num_lags=num_lags)
+        self.lags = LagEncoder(config.lags, num_planes=lag_shape[0], num_lags=lag_shape[1])
         joined = self.conv.num_outputs + self.lags.num_outputs
         self.hidden = nn.Sequential(nn.Linear(joined, config.hidden), nn.GELU())
         self.readout = nn.Linear(config.hidden, num_outputs)

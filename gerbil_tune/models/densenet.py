@@ -45,7 +45,12 @@ class DenseNet(Architecture):
     uses_gcc = False
 
     def __init__(
-        self, config: DenseNetConfig, setup: RecordingSetup, *, num_lags: int, num_outputs: int
+        self,
+        config: DenseNetConfig,
+        setup: RecordingSetup,
+        *,
+        lag_shape: tuple[int, int],
+        num_outputs: int,
     ) -> None:
         super().__init__()
         self.convs = nn.ModuleList()

@@ -20,11 +20,15 @@ class GccNet(Architecture):
     uses_gcc = True
 
     def __init__(
-        self, config: GccNetConfig, setup: RecordingSetup, *, num_lags: int, num_outputs: int
+        self,
+        config: GccNetConfig,
+        setup: RecordingSetup,
+        *,
+        lag_shape: tuple[int, int],
+        num_outputs: int,
     ) -> None:
         super().__init__()
-        num_pairs = setup.num_microphones * (setup.num_microphones - 1) // 2
-        self.encoder = LagEncoder(config.lags, num_pairs=num_pairs, num_lags=num_lags)
+        self.encoder = LagEncoder(config.lags, num_planes=lag_shape[0], num_lags=lag_shape[1])
         width = self.encoder.num_outputs
         self.hidden = nn.Sequential(nn.Linear(width, width), nn.GELU())
         self.readout = nn.Linear(width, num_outputs)

@@ -71,7 +71,7 @@ class GaussianFullHead(nn.Module):
             mm_per_unit_D: (D,) float32, millimetres for one network unit.
         """
         raw_BKO = raw_BO.float().reshape(-1, self.num_keypoints, self.outputs_per_keypoint)
-        mean_BKD, triangle = raw_BKO.split((self.num_axes, len(self.rows)), dim=-1)
+        mean_BKD, triangle = raw_BKO[..., : self.num_axes], raw_BKO[..., self.num_axes :]
         tril = raw_BKO.new_zeros(*raw_BKO.shape[:2], self.num_axes, self.num_axes)
         tril[..., self.rows, self.columns] = triangle
         diagonal_BKD = tril.diagonal(dim1=-2, dim2=-1)

@@ -15,10 +15,10 @@ class LagEncoder(nn.Module):
     There is no pooling over lags: the position of a peak is what tells where the sound came from.
     """
 
-    def __init__(self, config: LagEncoderConfig, *, num_pairs: int, num_lags: int) -> None:
+    def __init__(self, config: LagEncoderConfig, *, num_planes: int, num_lags: int) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
-        channels, lags = num_pairs, num_lags
+        channels, lags = num_planes, num_lags
         for _ in range(config.num_blocks):
             blocks += [
                 nn.Conv1d(

@@ -31,7 +31,10 @@ class Localizer(nn.Module):
             config.head, num_keypoints=len(setup.keypoints), num_axes=setup.num_axes
         )
         self.network = build_architecture(
-            config.model, setup, num_lags=self.gcc.num_lags, num_outputs=self.head.num_outputs
+            config.model,
+            setup,
+            lag_shape=(self.gcc.num_planes, self.gcc.num_lags),
+            num_outputs=self.head.num_outputs,
         )
         # A quarter of the arena's width: nearly everything lies within two standard deviations.
         quarter_mm = min(setup.arena_mm) / 4

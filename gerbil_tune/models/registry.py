@@ -17,8 +17,8 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
 
 
 def build_architecture(
-    config: ModelConfig, setup: RecordingSetup, *, num_lags: int, num_outputs: int
+    config: ModelConfig, setup: RecordingSetup, *, lag_shape: tuple[int, int], num_outputs: int
 ) -> Architecture:
     """Build the network that ``config.kind`` names; the config schema admits no unknown kind."""
     architecture = ARCHITECTURES[config.kind]
-    return architecture(config, setup, num_lags=num_lags, num_outputs=num_outputs)
+    return architecture(config, setup, lag_shape=lag_shape, num_outputs=num_outputs)

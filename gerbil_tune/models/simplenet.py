@@ -20,7 +20,12 @@ class SimpleNet(Architecture):
     uses_gcc = False
 
     def __init__(
-        self, config: SimpleNetConfig, setup: RecordingSetup, *, num_lags: int, num_outputs: int
+        self,
+        config: SimpleNetConfig,
+        setup: RecordingSetup,
+        *,
+        lag_shape: tuple[int, int],
+        num_outputs: int,
     ) -> None:
         super().__init__()
         self.conv = ConvStack(config.conv, setup.num_microphones)

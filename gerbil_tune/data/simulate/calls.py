@@ -52,8 +52,8 @@ def synthesize_call(
         frequency_hz = _frequency_course(rng, num_samples, sample_rate_hz, low_hz, high_hz)
         call = _harmonics(rng, frequency_hz, sample_rate_hz, num_harmonics, decay)
     call *= _envelope(rng, num_samples, sample_rate_hz)
-    peak = float(np.abs(call).max())
-    return (call / peak if peak > 0 else call).astype(np.float32)
+    call /= np.abs(call).max()
+    return call.astype(np.float32)
 
 
 def _frequency_course(

@@ -12,6 +12,7 @@ import numpy as np
 from gerbil_tune.data.simulate.calls import draw_log_uniform
 from gerbil_tune.data.simulate.rooms import SimulationSpec
 from gerbil_tune.data.simulate.wavs import WavCalls
+from gerbil_tune.units import distance_to_delay_s
 
 _WALL_DISTANCE_MM = 8.0
 _NOSE_TO_HEAD_MM = (15.0, 25.0)
@@ -51,9 +52,7 @@ def event_generator(seed: int, event: int) -> np.random.Generator:
     return np.random.default_rng((seed, event))
 
 
-def plan_event(
-    spec: SimulationSpec, wavs: WavCalls | None, rng: np.random.Generator
-) -> EventPlan:
+def plan_event(spec: SimulationSpec, wavs: WavCalls | None, rng: np.random.Generator) -> EventPlan:
     """Draw everything about an event but its samples.
 
     Args:
@@ -69,7 +68,8 @@ def plan_event(
         wav_index = int(rng.integers(len(wavs.paths)))
         call_samples = wavs.lengths[wav_index]
     before = round(rng.uniform(*spec.margin_before_ms) * rate_hz / 1000)
-    after = round(rng.uniform(*spec.margin_after_ms) * rate_hz / 1000)
+    travel = math.ceil(distance_to_delay_s(math.hypot(*spec.room.size_mm)) * rate_hz)
+    after = travel + round(rng.uniform(*spec.margin_after_ms) * rate_hz / 1000)
     return EventPlan(
         num_samples=before + call_samples + after,
         call_start=before,

@@ -69,20 +69,15 @@ def impulse_responses(
         source_mm: (x, y, z) in the file's frame: x and y from the centre, z from the floor.
         absorption_scale: Factor on all absorptions; a product above 1 counts as 1.
     """
-    order, samples_a_metre = room.image_order, room.sample_rate_hz / SPEED_OF_SOUND_M_S
+    order = room.image_order
     size_m = np.array(room.size_mm) / 1000
     to_corner_m = np.array([size_m[0] / 2, size_m[1] / 2, 0.0])
     source_m = np.array(source_mm) / 1000 + to_corner_m
     microphones_m = np.array(room.microphones_mm) / 1000 + to_corner_m
-    walls, floor, ceiling = (
-        math.sqrt(1 - min(1.0, absorption * absorption_scale))
-        for absorption in (room.absorption.walls, room.absorption.floor, room.absorption.ceiling)
-    )
-    cells = _image_cells(order)
-    cell = np.arange(-order, order + 1)
+    cells, cell = _image_cells(order), np.arange(-order, order + 1)
     gain = np.ones(len(cells))
     squared_m2 = np.zeros((len(microphones_m), len(cells)))
-    for axis, (low, high) in enumerate(((walls, walls), (walls, walls), (floor, ceiling))):
+    for axis, (low, high) in enumerate(_reflection_factors(room, absorption_scale)):
         low_hits = np.where(cell > 0, cell // 2, (1 - cell) // 2)
         gain *= (low**low_hits * high ** (np.abs(cell) - low_hits))[cells[:, axis]]
         within = np.where(cell % 2 == 0, source_m[axis], size_m[axis] - source_m[axis])
@@ -90,9 +85,18 @@ def impulse_responses(
         squared_m2 += (offset_m**2)[:, cells[:, axis]]
     heard = gain > 0
     distance_m = np.sqrt(squared_m2[:, heard])
-    delays = distance_m * samples_a_metre
+    delays = distance_m * (room.sample_rate_hz / SPEED_OF_SOUND_M_S)
     amplitudes = gain[heard] / np.maximum(distance_m, _NEAREST_M)
     return ImpulseResponses(_place(delays, amplitudes), int(delays.min()))
+
+
+def _reflection_factors(room: Room, absorption_scale: float) -> tuple[tuple[float, float], ...]:
+    """What a reflection leaves of the pressure, for each axis at its low and its high end."""
+    walls, floor, ceiling = (
+        math.sqrt(1 - min(1.0, energy_part * absorption_scale))
+        for energy_part in (room.absorption.walls, room.absorption.floor, room.absorption.ceiling)
+    )
+    return ((walls, walls), (walls, walls), (floor, ceiling))
 
 
 def _place(delays: NDArray[np.float64], amplitudes: NDArray[np.float64]) -> Audio:
@@ -204,7 +208,10 @@ def render_event(
     source_mm = (*plan.keypoints_mm[0], plan.source_height_mm)
     responses = impulse_responses(room, source_mm, plan.absorption_scale)
     clean = clean_recording(call, responses, plan)
-    noise = background_noise(rng, *clean.shape, room.sample_rate_hz, plan.noise_exponent)
-    start = min(plan.call_start + responses.first_arrival, plan.num_samples - 1)
+    num_microphones, num_samples = clean.shape
+    noise = background_noise(
+        rng, num_microphones, num_samples, room.sample_rate_hz, plan.noise_exponent
+    )
+    start = plan.call_start + responses.first_arrival
     noise = scale_noise(noise, clean, start, start + plan.call_samples, plan.snr_db)
     return np.ascontiguousarray((clean + noise).T), plan

@@ -47,7 +47,7 @@ class Room(ConfigModel):
     """A box with omnidirectional microphones, and how it is recorded.
 
     The default image order of 12 reaches 97 % of the energy that order 60 gives in the e1 room; 9 reaches
-    93 %, 20 reaches 99 % at four times the cost.
+    93 %, 20 reaches 99 % but takes four times as long.
     """
 
     name: str = "room"
@@ -89,7 +89,9 @@ class SimulationSpec(ConfigModel):
     absorption_scale: PositiveRange = Field(
         (0.8, 1.25), description="Factor on the room's absorption; a product above 1 counts as 1."
     )
-    source_height_mm: PositiveRange = Field((20.0, 60.0), description="Nose above the floor, in mm.")
+    source_height_mm: PositiveRange = Field(
+        (20.0, 60.0), description="Nose above the floor, in mm."
+    )
     duration_ms: PositiveRange = Field(
         (20.0, 200.0), description="Length of a synthetic call, in ms; drawn log-uniformly."
     )
@@ -104,7 +106,8 @@ class SimulationSpec(ConfigModel):
     )
     margin_before_ms: PositiveRange = Field((2.0, 6.0), description="Noise before the call, in ms.")
     margin_after_ms: PositiveRange = Field(
-        (5.0, 15.0), description="What follows the emitted call (travel, echoes), in ms."
+        (3.0, 12.0),
+        description="What follows, in ms, once the end of the call has reached the farthest corner.",
     )
     wavs: Path | None = Field(None, description="Folder of wav files to use as calls.")
 

@@ -108,13 +108,14 @@ def _to_float(samples: NDArray[np.generic]) -> NDArray[np.float64]:
     if samples.dtype == np.uint8:
         return (values - 128.0) / 128.0
     if np.issubdtype(samples.dtype, np.signedinteger):
-        return values / -float(np.iinfo(samples.dtype.type).min)  # type: ignore[type-var]
+        bits = 8 * samples.dtype.itemsize
+        values /= 2.0 ** (bits - 1)
     return values
 
 
 def _loudest_channel(samples: NDArray[np.float64]) -> NDArray[np.float64]:
     """(T,) or (T, channels) to (T,), its mean removed."""
-    centred = samples - samples.mean(axis=0)
+    centred: NDArray[np.float64] = samples - samples.mean(axis=0)
     if centred.ndim == 1:
         return centred
     loudest: NDArray[np.float64] = centred[:, int(np.argmax((centred**2).sum(axis=0)))]

@@ -1,0 +1,127 @@
+"""``gerbil-tune evaluate``: how good models are on events with known locations, beside baselines."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gerbil_tune.errors import DatasetError
+
+if TYPE_CHECKING:
+    from gerbil_tune.data.events import EventSet
+    from gerbil_tune.evaluation.results import EvaluationResult
+
+_SOURCE_HEIGHT_MM = 40.0
+
+
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Option(
+            "--model",
+            metavar="[NAME=]REF",
+            help="models:/gerbil-locator@champion or a bundle folder; repeat it to compare several, each"
+            " with a name for the table, such as default=trained_models/default/00001.",
+        ),
+    ],
+    data: Annotated[
+        list[Path],
+        typer.Option("--data", metavar="D.h5", help="Events with locations; repeatable."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="OUT.h5", help="Keep all predictions; default: not kept."
+        ),
+    ] = None,
+    source_height_mm: Annotated[
+        float, typer.Option(metavar="MM", help="Height of the sound source that SRP-PHAT assumes.")
+    ] = _SOURCE_HEIGHT_MM,
+) -> None:
+    """Print a table: errors in mm, likelihood, calibration and coverage; chance and SRP-PHAT for comparison.
+
+    SRP-PHAT needs the microphone positions in the file (attribute microphones_mm); without them it is left
+    out.
+    """
+    from gerbil_tune.data.events import open_events
+    from gerbil_tune.tracking.model_registry import resolve_model
+    from gerbil_tune.tracking.store import default_tracking_uri
+
+    events = open_events(data)
+    uri = default_tracking_uri(Path.cwd())
+    bundles = {}
+    for text in models:
+        name, equals, reference = text.partition("=")
+        reference = reference if equals else text
+        label = name if equals else reference.removeprefix("models:/")
+        bundles[label] = resolve_model(reference, uri).path
+    result = evaluate_models(bundles, events, source_height_mm=source_height_mm)
+    print_table(result)
+    if output is not None:
+        result.save(output)
+        typer.echo(f"wrote {output}")
+
+
+def evaluate_models(
+    bundles: Mapping[str, Path], events: "EventSet", *, source_height_mm: float = _SOURCE_HEIGHT_MM
+) -> "EvaluationResult":
+    """Score models, and the baselines that apply, on labelled events.
+
+    Args:
+        bundles: Bundle folder by the name that the table shows; all for the same recording site.
+        events: With locations.
+        source_height_mm: Assumed by SRP-PHAT.
+
+    Raises:
+        DatasetError: If the events have no locations or were recorded with another array.
+    """
+    import numpy as np
+
+    from gerbil_tune.evaluation.baselines import (
+        chance_predictions,
+        repeat_for_keypoints,
+        srp_phat,
+    )
+    from gerbil_tune.evaluation.results import EvaluationResult, MethodResult
+    from gerbil_tune.inference.job import check_recording
+    from gerbil_tune.inference.predict import predict_events
+    from gerbil_tune.models.bundle import load_bundle
+
+    loaded = {name: load_bundle(path) for name, path in bundles.items()}
+    first = next(iter(loaded.values()))
+    if events.locations_mm is None:
+        raise DatasetError(
+            f"{events.files[0].path} has no dataset 'locations', so nothing can be evaluated on it; "
+            "gerbil-tune predict needs none"
+        )
+    labelled = events.select_keypoints(first.setup.keypoints)
+    truth = labelled.locations_mm
+    assert truth is not None
+    methods = []
+    mean_location = first.provenance.get("mean_location_mm")
+    if mean_location is not None:
+        chance = chance_predictions(np.asarray(mean_location)[None], len(labelled))
+        methods.append(MethodResult("chance (training mean)", chance))
+    if first.setup.microphones_mm is not None:
+        steered = srp_phat(labelled, first.setup, source_height_mm)
+        methods.append(MethodResult("SRP-PHAT", repeat_for_keypoints(steered, truth)))
+    for name, bundle in loaded.items():
+        for note in check_recording(labelled, bundle.setup):
+            typer.echo(f"warning: {note}", err=True)
+        methods.append(MethodResult(name, *predict_events(bundle, labelled)))
+    return EvaluationResult(
+        data_path=", ".join(str(file.path) for file in labelled.files),
+        arena_mm=first.setup.arena_mm,
+        keypoints=first.setup.keypoints,
+        locations_mm_NKD=truth,
+        methods=tuple(methods),
+    )
+
+
+def print_table(result: "EvaluationResult") -> None:
+    """Print the table of an evaluation."""
+    from gerbil_tune.evaluation.results import render_table
+
+    typer.echo(f"\n{len(result.locations_mm_NKD):,} events of {result.data_path}")
+    typer.echo(render_table(result.rows()))

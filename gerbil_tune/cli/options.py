@@ -1,0 +1,62 @@
+"""Options that several commands share, and where a command keeps its things."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gerbil_tune.errors import ConfigError
+
+DataOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="HDF5 file of events, or a folder with train_set.h5, val_set.h5 and perhaps test_set.h5;"
+        " repeat it for several files.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="path/to/key=value",
+        help="Change one config value, e.g. training/epochs=50; repeatable.",
+    ),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="REF",
+        help="models:/gerbil-locator@champion, models:/gerbil-locator/3, or a bundle folder such as"
+        " trained_models/gerbil-locator/00001.",
+    ),
+]
+SavePathOption = Annotated[
+    Path,
+    typer.Option(
+        metavar="DIR",
+        help="Folder of exported bundles: DIR/<name>/<00001>/config.json and weights.",
+    ),
+]
+
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration_s(text: str) -> float:
+    """Read 90, 90s, 30m, 8h or 2d as seconds.
+
+    Raises:
+        ConfigError: If it is none of these or not above 0.
+    """
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _SECONDS else (text, "s")
+    try:
+        seconds = float(number) * _SECONDS[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(
+            f"duration {text!r} must be a number above 0 and s, m, h or d, such as 8h"
+        )
+    return seconds

@@ -1,0 +1,62 @@
+"""``gerbil-tune predict``: locations for recordings, with their uncertainty."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gerbil_tune.cli.options import ModelOption
+
+
+def predict(
+    model: ModelOption,
+    data: Annotated[
+        list[Path],
+        typer.Option("--data", metavar="PATH", help="HDF5 files or folders of them; repeatable."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="OUT", help="File for one input; folder for several inputs."
+        ),
+    ],
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Processes; 0: this one; default: this one for small jobs, else one a CPU or GPU.",
+        ),
+    ] = None,
+) -> None:
+    """Predict every event: /predictions (n, 2) in mm from the arena's centre and /covariance in mm².
+
+    With several keypoints or three axes the shapes are (n, K, D) and (n, K, D, D). Locations in the input
+    are not needed.
+    """
+    from gerbil_tune.inference.job import predict_files
+    from gerbil_tune.tracking.model_registry import resolve_model
+    from gerbil_tune.tracking.store import default_tracking_uri
+
+    resolved = resolve_model(model, default_tracking_uri(Path.cwd()))
+
+    def start_ray() -> None:
+        from gerbil_tune.training.ray_runtime import start_ray as start
+
+        start()
+
+    summary = predict_files(resolved, data, output, start_ray=start_ray, workers=workers)
+    for note in summary.notes:
+        typer.echo(f"warning: {note}", err=True)
+    for path in summary.reused:
+        typer.echo(f"kept {path}: it holds the predictions of this model for this input already")
+    typer.echo(
+        f"predicted {summary.num_events:,} events with {resolved.uri} in {summary.seconds:.1f} s "
+        f"({summary.events_per_s:,.0f} events/s)"
+    )
+    if summary.num_non_finite:
+        typer.echo(
+            f"warning: {summary.num_non_finite} events could not be predicted and are NaN", err=True
+        )
+    for path in summary.files:
+        typer.echo(f"wrote {path}")

@@ -1,0 +1,94 @@
+"""``gerbil-tune register``, ``promote`` and ``models``: the model registry."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+CHAMPION = "champion"
+CANDIDATE = "candidate"
+
+
+def register(
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="trained_models/<name>/<00001>.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Registered model; default: the bundle's name.")
+    ] = None,
+) -> None:
+    """Register a bundle as a new version with the alias candidate."""
+    from gerbil_tune.tracking.store import default_tracking_uri
+
+    uri = default_tracking_uri(Path.cwd())
+    model, version = register_bundle_folder(bundle, uri, name=name)
+    from gerbil_tune.tracking.model_registry import set_alias
+
+    set_alias(model, CANDIDATE, version, uri)
+    typer.echo(f"registered models:/{model}/{version} as @{CANDIDATE}")
+    typer.echo(f"next: gerbil-tune promote {model} {version}")
+
+
+def promote(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Registered model.")],
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="Version number.")],
+) -> None:
+    """Make a version the champion, the one that predict uses."""
+    from gerbil_tune.tracking.model_registry import set_alias
+    from gerbil_tune.tracking.store import default_tracking_uri
+
+    set_alias(model, CHAMPION, version, default_tracking_uri(Path.cwd()))
+    typer.echo(f"models:/{model}@{CHAMPION} is now version {version}")
+
+
+def models() -> None:
+    """List the registered models, their versions and aliases."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from gerbil_tune.tracking.model_registry import list_models
+    from gerbil_tune.tracking.store import default_tracking_uri
+
+    uri = default_tracking_uri(Path.cwd())
+    rows = list_models(uri)
+    if not rows:
+        typer.echo(f"no model is registered at {uri}; gerbil-tune search and register make some")
+        return
+    table = Table("model", "version", "aliases", "created", "validation median (mm)")
+    for row in rows:
+        median = row.metrics.get("val_error_median_mm")
+        table.add_row(
+            row.name,
+            str(row.version),
+            ", ".join(row.aliases),
+            f"{row.created:%Y-%m-%d %H:%M}",
+            "" if median is None else f"{median:.1f}",
+        )
+    Console().print(table)
+
+
+def register_bundle_folder(
+    bundle: Path, uri: str, *, name: str | None = None, run_id: str | None = None
+) -> tuple[str, int]:
+    """Register a bundle; return the registered model's name and the new version."""
+    import gerbil_tune.tracking.model_registry as model_registry
+    from gerbil_tune.models.bundle import load_bundle
+
+    loaded = load_bundle(bundle)
+    model = name or loaded.config.name
+    study = loaded.provenance.get("study")
+    version = model_registry.register_bundle(
+        bundle,
+        model_name=model,
+        run_id=run_id,
+        setup=loaded.setup,
+        pyfunc_file=Path(__file__).parents[1] / "pyfunc.py",
+        tags={
+            "architecture": loaded.config.model.kind,
+            "data_fingerprint": str(loaded.provenance["data_fingerprint"]),
+            **({"study": str(study)} if study else {}),
+        },
+        tracking_uri=uri,
+        metrics=loaded.metrics,
+    )
+    return model, version

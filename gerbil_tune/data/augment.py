@@ -1,0 +1,108 @@
+"""Random changes of training events, on the device, decided for each event on its own.
+
+Letters: B batch, C microphones, T samples, K keypoints, D axes.
+"""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from gerbil_tune.config.schema import AugmentationConfig
+from gerbil_tune.data.batches import Batch
+from gerbil_tune.errors import ConfigError
+from gerbil_tune.geometry import RecordingSetup, mirror_permutation
+
+
+class Augmenter:
+    """Applies an augmentation config to batches.
+
+    Args:
+        config: Which changes, how often.
+        setup: The recording site; mirroring needs its microphones.
+
+    Raises:
+        ConfigError: If mirroring is asked for and the array is unknown or not symmetric on any axis.
+    """
+
+    def __init__(self, config: AugmentationConfig, setup: RecordingSetup) -> None:
+        self.config = config
+        self.mirrors: list[tuple[int, list[int]]] = []
+        if config.mirror_prob > 0:
+            permutations = ((axis, mirror_permutation(setup, axis)) for axis in (0, 1))
+            self.mirrors = [
+                (axis, list(order)) for axis, order in permutations if order is not None
+            ]
+            if not self.mirrors:
+                raise ConfigError(
+                    f"augmentation/mirror_prob is {config.mirror_prob}, but the microphone array is "
+                    "unknown or not mirror-symmetric; set it to 0, or give the file the attribute "
+                    "microphones_mm"
+                )
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return a changed copy of a batch; the same generator state gives the same changes."""
+        config = self.config
+        audio_BTC, locations = batch.audio_BTC, batch.locations_BKD_mm
+        for axis, order in self.mirrors:
+            chosen_B = self._draw(audio_BTC, config.mirror_prob, generator)
+            audio_BTC = torch.where(chosen_B[:, None, None], audio_BTC[:, :, order], audio_BTC)
+            if locations is not None:
+                sign_BD = torch.ones(
+                    locations.shape[0], locations.shape[2], device=locations.device
+                )
+                sign_BD[:, axis] = torch.where(chosen_B, -1.0, 1.0)
+                locations = locations * sign_BD[:, None, :]
+        if config.polarity_prob > 0:
+            chosen_B = self._draw(audio_BTC, config.polarity_prob, generator)
+            audio_BTC = torch.where(chosen_B[:, None, None], -audio_BTC, audio_BTC)
+        if config.noise_prob > 0:
+            audio_BTC = self._add_noise(audio_BTC, batch.lengths_B, generator)
+        if config.mask_prob > 0:
+            audio_BTC = self._mask(audio_BTC, batch.lengths_B, generator)
+        return dataclasses.replace(batch, audio_BTC=audio_BTC, locations_BKD_mm=locations)
+
+    def _draw(self, audio_BTC: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+        return (
+            torch.rand(audio_BTC.shape[0], generator=generator, device=generator.device)
+            < probability
+        ).to(audio_BTC.device)
+
+    def _add_noise(
+        self, audio_BTC: Tensor, lengths_B: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Add white noise at a random SNR; the signal's power is its mean over all microphones."""
+        low_db, high_db = self.config.noise_snr_db
+        chosen_B = self._draw(audio_BTC, self.config.noise_prob, generator)
+        uniform_B = torch.rand(audio_BTC.shape[0], generator=generator, device=generator.device)
+        snr_db_B = (low_db + (high_db - low_db) * uniform_B).to(audio_BTC.device)
+        noise_BTC = torch.randn(audio_BTC.shape, generator=generator, device=generator.device).to(
+            audio_BTC.device
+        )
+        signal_BTC = audio_BTC.float()
+        count_B = lengths_B.clamp_min(1) * audio_BTC.shape[2]
+        power_B = signal_BTC.square().sum((1, 2)) / count_B
+        sd_B = (power_B * 10 ** (-snr_db_B / 10)).sqrt() * chosen_B
+        inside_BT = torch.arange(audio_BTC.shape[1], device=lengths_B.device) < lengths_B[:, None]
+        noisy_BTC = signal_BTC + noise_BTC * sd_B[:, None, None] * inside_BT[:, :, None]
+        if audio_BTC.is_floating_point():
+            return noisy_BTC
+        limits = torch.iinfo(audio_BTC.dtype)
+        return noisy_BTC.round().clamp(limits.min, limits.max).to(audio_BTC.dtype)
+
+    def _mask(self, audio_BTC: Tensor, lengths_B: Tensor, generator: torch.Generator) -> Tensor:
+        """Silence one stretch of each chosen event, on all microphones."""
+        shortest, longest = self.config.mask_length
+        batch_size, num_samples = audio_BTC.shape[:2]
+        chosen_B = self._draw(audio_BTC, self.config.mask_prob, generator)
+        uniform_2B = torch.rand(2, batch_size, generator=generator, device=generator.device).to(
+            lengths_B.device
+        )
+        length_B = shortest + (uniform_2B[0] * (longest - shortest + 1)).floor()
+        start_B = (uniform_2B[1] * (lengths_B - length_B).clamp_min(0)).floor()
+        positions_T = torch.arange(num_samples, device=lengths_B.device)
+        masked_BT = (positions_T >= start_B[:, None]) & (
+            positions_T < (start_B + length_B)[:, None]
+        )
+        masked_BT &= chosen_B[:, None]
+        return audio_BTC.masked_fill(masked_BT[:, :, None], 0)

@@ -1,0 +1,170 @@
+"""Whether the stated uncertainty of Gaussian predictions is true.
+
+All of it is in closed form, so that it holds for any standard deviation; sums over the cells of a grid
+fail where the standard deviation comes near to the size of a cell.
+
+Letters: N events, K keypoints, D axes.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gerbil_tune.errors import GerbilTuneError
+
+Floats = NDArray[np.float64]
+
+
+def mahalanobis_squared(
+    predictions_mm_NKD: NDArray[Any],
+    covariance_mm2_NKDD: NDArray[Any],
+    locations_mm_NKD: NDArray[Any],
+) -> Floats:
+    """Squared distance of the truth from the prediction in units of the stated uncertainty.
+
+    Args:
+        predictions_mm_NKD: Means, (N, K, D), mm.
+        covariance_mm2_NKDD: Covariances, (N, K, D, D), mm².
+        locations_mm_NKD: True locations, (N, K, D), mm.
+
+    Returns:
+        (N, K) float64, no unit. For true Gaussians it follows chi-square with D degrees of freedom.
+
+    Raises:
+        GerbilTuneError: If a covariance is not positive definite.
+    """
+    factor_NKDD = _cholesky(covariance_mm2_NKDD)
+    return _whitened_squared(predictions_mm_NKD, locations_mm_NKD, factor_NKDD)
+
+
+def hpd_levels(mahalanobis_squared_NK: NDArray[Any], num_axes: int) -> Floats:
+    """Mass of the highest-density region that just reaches the truth, for each prediction.
+
+    The regions of a Gaussian are ellipsoids of constant Mahalanobis distance; the mass inside is the
+    distribution function of chi-square with D degrees of freedom. Of a calibrated method the levels
+    are uniform on [0, 1].
+
+    Args:
+        mahalanobis_squared_NK: From ``mahalanobis_squared``, any shape.
+        num_axes: D.
+
+    Returns:
+        float64 of the same shape, in [0, 1].
+    """
+    from scipy.special import gammainc
+
+    levels: Floats = gammainc(num_axes / 2, np.asarray(mahalanobis_squared_NK, np.float64) / 2)
+    return levels
+
+
+def calibration_curve(levels: NDArray[Any], num_bins: int = 10) -> Floats:
+    """Fraction of truths inside the regions of mass 0, 1/num_bins, ..., 1.
+
+    Args:
+        levels: From ``hpd_levels``, any shape.
+        num_bins: Steps of the curve.
+
+    Returns:
+        (num_bins + 1,) float64; the diagonal for a calibrated method. It begins at 0: an empty region
+        holds no truth.
+    """
+    ordered = np.sort(np.asarray(levels, np.float64), axis=None)
+    steps = np.linspace(0.0, 1.0, num_bins + 1)
+    inside: Floats = np.searchsorted(ordered, steps, side="right") / max(ordered.size, 1)
+    inside[0] = 0.0
+    return inside
+
+
+def calibration_error(levels: NDArray[Any], num_bins: int = 10) -> float:
+    """Mean distance of the calibration curve from the diagonal, in [0, 0.5)."""
+    curve = calibration_curve(levels, num_bins)
+    return float(np.abs(curve - np.linspace(0.0, 1.0, num_bins + 1)).mean())
+
+
+def coverage(levels: NDArray[Any], probability: float = 0.95) -> float:
+    """Fraction of truths inside the regions that state this probability."""
+    return float(np.mean(np.asarray(levels) <= probability))
+
+
+def negative_log_likelihood_mm(
+    predictions_mm_NKD: NDArray[Any],
+    covariance_mm2_NKDD: NDArray[Any],
+    locations_mm_NKD: NDArray[Any],
+) -> Floats:
+    """Negative log density of the truth under the stated Gaussian.
+
+    Args:
+        predictions_mm_NKD: Means, (N, K, D), mm.
+        covariance_mm2_NKDD: Covariances, (N, K, D, D), mm².
+        locations_mm_NKD: True locations, (N, K, D), mm.
+
+    Returns:
+        (N, K) float64, nats, of a density per mm^D.
+
+    Raises:
+        GerbilTuneError: If a covariance is not positive definite.
+    """
+    factor_NKDD = _cholesky(covariance_mm2_NKDD)
+    squared_NK = _whitened_squared(predictions_mm_NKD, locations_mm_NKD, factor_NKDD)
+    half_log_det_NK = np.log(np.diagonal(factor_NKDD, axis1=-2, axis2=-1)).sum(axis=-1)
+    num_axes = factor_NKDD.shape[-1]
+    nll_NK: Floats = 0.5 * squared_NK + half_log_det_NK + 0.5 * num_axes * math.log(2 * math.pi)
+    return nll_NK
+
+
+def fit_covariance_scale(
+    predictions_mm_NKD: NDArray[Any],
+    covariance_mm2_NKDD: NDArray[Any],
+    locations_mm_NKD: NDArray[Any],
+) -> float:
+    """The factor on all covariances that maximizes the likelihood of these events.
+
+    With squared Mahalanobis distance d² and D axes the negative log-likelihood of a factor s is
+    mean(d²) / (2 s) + D log(s) / 2 plus a constant, with its minimum at s = mean(d²) / D.
+
+    Args:
+        predictions_mm_NKD: Means of events that were not trained on, (N, K, D), mm.
+        covariance_mm2_NKDD: Covariances, (N, K, D, D), mm².
+        locations_mm_NKD: True locations, (N, K, D), mm.
+
+    Returns:
+        The factor, over 0; above 1 where the stated uncertainty is too small.
+
+    Raises:
+        GerbilTuneError: If there is no event, a covariance is not positive definite, or every
+            prediction is exact, which leaves no factor to fit.
+    """
+    squared_NK = mahalanobis_squared(predictions_mm_NKD, covariance_mm2_NKDD, locations_mm_NKD)
+    scale = float(squared_NK.mean()) / covariance_mm2_NKDD.shape[-1] if squared_NK.size else 0.0
+    if not (math.isfinite(scale) and scale > 0.0):
+        raise GerbilTuneError(
+            "the factor on the covariances is the mean squared error in units of the stated "
+            f"uncertainty, which must be positive and finite, but is {scale} over {len(squared_NK)} "
+            "events; give validation events with finite locations and predictions"
+        )
+    return scale
+
+
+def _cholesky(covariance_mm2_NKDD: NDArray[Any]) -> Floats:
+    covariance = np.asarray(covariance_mm2_NKDD, np.float64)
+    try:
+        factor_NKDD: Floats = np.linalg.cholesky(covariance).astype(np.float64, copy=False)
+    except np.linalg.LinAlgError:
+        smallest_NK = np.linalg.eigvalsh(np.nan_to_num(covariance)).min(axis=-1)
+        event, keypoint = np.unravel_index(int(smallest_NK.argmin()), smallest_NK.shape)
+        raise GerbilTuneError(
+            f"a covariance must be positive definite, but that of event {event}, keypoint {keypoint} "
+            f"has the smallest eigenvalue {smallest_NK.min():.3g} mm²; the method that stated it is wrong"
+        ) from None
+    return factor_NKDD
+
+
+def _whitened_squared(
+    predictions_mm_NKD: NDArray[Any], locations_mm_NKD: NDArray[Any], factor_NKDD: Floats
+) -> Floats:
+    difference_NKD = np.asarray(locations_mm_NKD, np.float64) - predictions_mm_NKD
+    whitened_NKD1 = np.linalg.solve(factor_NKDD, difference_NKD[..., None])
+    squared_NK: Floats = np.square(whitened_NKD1[..., 0]).sum(axis=-1)
+    return squared_NK

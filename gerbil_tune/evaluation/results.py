@@ -1,0 +1,247 @@
+"""Predictions of several methods for the same events: their table, and the file that keeps them.
+
+File (HDF5): ``/locations`` (N, K, D) and for each method ``/methods/000/predictions`` (N, K, D) and
+perhaps ``/covariance`` (N, K, D, D), with the method's name as attribute.
+
+Letters: N events, K keypoints, D axes.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gerbil_tune import __version__
+from gerbil_tune.errors import DatasetError
+from gerbil_tune.evaluation.accuracy import errors_mm, summarize_errors
+from gerbil_tune.evaluation.calibration import (
+    calibration_error,
+    coverage,
+    hpd_levels,
+    mahalanobis_squared,
+    negative_log_likelihood_mm,
+)
+from gerbil_tune.units import ORIGIN, UNITS
+
+_FORMAT = "gerbil_tune evaluation 1"
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """What the evaluation table says of one method; None where it states no uncertainty."""
+
+    name: str
+    mean_mm: float
+    median_mm: float
+    p90_mm: float
+    nll: float | None
+    calibration_error: float | None
+    coverage_95: float | None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class MethodResult:
+    """What one method says of the events.
+
+    Attributes:
+        name: As shown in tables and figures.
+        predictions_mm_NKD: Locations (N, K, D), mm.
+        covariance_mm2_NKDD: Covariances (N, K, D, D), mm², or None.
+    """
+
+    name: str
+    predictions_mm_NKD: NDArray[Any]
+    covariance_mm2_NKDD: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class EvaluationResult:
+    """What several methods say of the same events. The first method is the one in question.
+
+    Attributes:
+        data_path: The data file or folder.
+        arena_mm: Full widths of the arena.
+        keypoints: Names of the K keypoints.
+        locations_mm_NKD: True locations (N, K, D), mm.
+        methods: At least one.
+
+    Raises:
+        DatasetError: If a shape does not fit, or two methods have one name.
+    """
+
+    data_path: str
+    arena_mm: tuple[float, ...]
+    keypoints: tuple[str, ...]
+    locations_mm_NKD: NDArray[Any]
+    methods: tuple[MethodResult, ...]
+
+    def __post_init__(self) -> None:
+        shape = self.locations_mm_NKD.shape
+        if len(shape) != 3 or shape[1] != len(self.keypoints):
+            raise DatasetError(
+                f"locations must have the shape (events, keypoints, axes) with {len(self.keypoints)} "
+                f"keypoints {', '.join(self.keypoints)}, but have the shape {shape}"
+            )
+        names = [method.name for method in self.methods]
+        if not names or len(set(names)) != len(names):
+            raise DatasetError(f"an evaluation needs methods with different names, but got {names}")
+        for method in self.methods:
+            _check_shapes(method, shape)
+
+    def levels(self, method: MethodResult) -> NDArray[np.float64] | None:
+        """Mass of the highest-density region that reaches the truth, (N, K), or None."""
+        if method.covariance_mm2_NKDD is None:
+            return None
+        squared_NK = mahalanobis_squared(
+            method.predictions_mm_NKD, method.covariance_mm2_NKDD, self.locations_mm_NKD
+        )
+        return hpd_levels(squared_NK, self.locations_mm_NKD.shape[2])
+
+    def rows(self) -> list[TableRow]:
+        """One row a method, in the order of ``methods``."""
+        return [self._row(method) for method in self.methods]
+
+    def _row(self, method: MethodResult) -> TableRow:
+        summary = summarize_errors(errors_mm(method.predictions_mm_NKD, self.locations_mm_NKD))
+        levels_NK = self.levels(method)
+        if levels_NK is None or method.covariance_mm2_NKDD is None:
+            uncertainty: tuple[float | None, float | None, float | None] = (None, None, None)
+        else:
+            nll_NK = negative_log_likelihood_mm(
+                method.predictions_mm_NKD, method.covariance_mm2_NKDD, self.locations_mm_NKD
+            )
+            error = calibration_error(levels_NK)
+            uncertainty = (float(nll_NK.mean()), error, coverage(levels_NK))
+        return TableRow(
+            method.name, summary.mean_mm, summary.median_mm, summary.p90_mm, *uncertainty
+        )
+
+    def save(self, path: Path) -> None:
+        """Write everything to an HDF5 file, to a temporary name first."""
+        import h5py
+
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with h5py.File(temporary, "w") as file:
+                self._write(file)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _write(self, file: Any) -> None:
+        file.attrs.update(
+            {
+                "format": _FORMAT,
+                "data_path": self.data_path,
+                "arena_mm": np.asarray(self.arena_mm, np.float64),
+                "keypoints": list(self.keypoints),
+                "units": UNITS,
+                "origin": ORIGIN,
+                "package_version": __version__,
+            }
+        )
+        file["locations"] = self.locations_mm_NKD
+        for number, method in enumerate(self.methods):
+            group = file.create_group(f"methods/{number:03d}")
+            group.attrs["name"] = method.name
+            group["predictions"] = method.predictions_mm_NKD
+            if method.covariance_mm2_NKDD is not None:
+                group["covariance"] = method.covariance_mm2_NKDD
+
+    @classmethod
+    def load(cls, path: Path) -> "EvaluationResult":
+        """Read what ``save`` wrote.
+
+        Raises:
+            DatasetError: If the file does not exist or was not written by ``save``.
+        """
+        import h5py
+
+        try:
+            with h5py.File(path, "r") as file:
+                if file.attrs.get("format") != _FORMAT:
+                    raise DatasetError(
+                        f"{path}: not an evaluation of this program (format "
+                        f"{file.attrs.get('format')!r}, valid: {_FORMAT!r}); "
+                        "write it with `gerbil-tune evaluate`"
+                    )
+                return cls._read(file)
+        except (OSError, KeyError) as error:
+            raise DatasetError(
+                f"{path}: cannot be read as an evaluation ({error}); write it with `gerbil-tune evaluate`"
+            ) from None
+
+    @classmethod
+    def _read(cls, file: Any) -> "EvaluationResult":
+        return cls(
+            data_path=str(file.attrs["data_path"]),
+            arena_mm=tuple(float(width) for width in file.attrs["arena_mm"]),
+            keypoints=tuple(str(name) for name in file.attrs["keypoints"]),
+            locations_mm_NKD=file["locations"][()],
+            methods=tuple(
+                MethodResult(
+                    name=str(group.attrs["name"]),
+                    predictions_mm_NKD=group["predictions"][()],
+                    covariance_mm2_NKDD=group["covariance"][()] if "covariance" in group else None,
+                )
+                for _, group in sorted(file["methods"].items())
+            ),
+        )
+
+
+def render_table(rows: Sequence[TableRow]) -> str:
+    """The evaluation table as plain text, one line a method under a heading."""
+    heading = ("method", *(title for title, _ in COLUMNS))
+    cells = [heading, *((row.name, *format_row(row)) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(heading))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+COLUMNS = (
+    ("mean (mm)", "mean_mm"),
+    ("median (mm)", "median_mm"),
+    ("90th percentile (mm)", "p90_mm"),
+    ("NLL (nats)", "nll"),
+    ("calibration error", "calibration_error"),
+    ("95 % coverage", "coverage_95"),
+)
+"""Heading and field of each column of the table after the name."""
+
+
+def format_row(row: TableRow) -> tuple[str, ...]:
+    """The cells of ``COLUMNS`` as text; a dash where the method states no uncertainty."""
+    formats = {"nll": ".2f", "calibration_error": ".3f", "coverage_95": ".1%"}
+    cells = []
+    for _, field in COLUMNS:
+        value: float | None = getattr(row, field)
+        cells.append("-" if value is None else format(value, formats.get(field, ".1f")))
+    return tuple(cells)
+
+
+def _check_shapes(method: MethodResult, shape: tuple[int, ...]) -> None:
+    found = method.predictions_mm_NKD.shape
+    if found != shape:
+        raise DatasetError(
+            f"method {method.name!r} predicts the shape {found}, but the locations have the shape {shape} "
+            "(events, keypoints, axes); evaluate a model on data with its own keypoints and axes"
+        )
+    covariance = method.covariance_mm2_NKDD
+    if covariance is not None and covariance.shape != (*shape, shape[2]):
+        raise DatasetError(
+            f"method {method.name!r} states covariances of the shape {covariance.shape}, "
+            f"but predictions of the shape {shape} need {(*shape, shape[2])}"
+        )

@@ -1,0 +1,1 @@
+"""Batch prediction: from files of events and a bundle to files of locations with their uncertainty."""

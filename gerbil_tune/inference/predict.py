@@ -1,0 +1,168 @@
+"""Predictions of a bundle in one process, and the work list that a pool of processes shares.
+
+Letters: N events, B batch, T samples, C microphones, K keypoints, D axes.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gerbil_tune.data.batches import EvaluationBatches, prefetch
+from gerbil_tune.data.events import EventSet
+from gerbil_tune.models.bundle import Bundle
+
+FloatArray = npt.NDArray[np.float32]
+
+_BATCHES_PER_TASK = 8
+_MAX_BATCH_VALUES = 2**26
+"""Audio values in a batch at most: 256 MB as float32, whatever the events and microphones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Events [start, stop) of the set of a number."""
+
+    set_number: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """What a task came to.
+
+    Attributes:
+        task: The task.
+        mean_mm_NKD: Locations of its events in mm, float32.
+        covariance_mm2_NKDD: Calibrated covariance in mm², float32.
+    """
+
+    task: Task
+    mean_mm_NKD: FloatArray
+    covariance_mm2_NKDD: FloatArray
+
+
+def plan_tasks(
+    event_sets: Sequence[EventSet], *, per_worker_batch_size: int, crop_length: int
+) -> list[Task]:
+    """Cut sets into tasks of about the same amount of audio.
+
+    The tasks do not depend on the number of workers. As a network may round differently in a batch of
+    other events, this makes predictions the same with any number of them.
+
+    Args:
+        event_sets: The sets.
+        per_worker_batch_size: Events of a batch; a task has about eight batches.
+        crop_length: Samples of an event that count at most.
+
+    Returns:
+        Tasks that hold each event once, in order.
+    """
+    tasks = []
+    for number, events in enumerate(event_sets):
+        num_tasks = -(-len(events) // (_BATCHES_PER_TASK * per_worker_batch_size))
+        # One more for each event, so that events of no length are work too.
+        audio = np.cumsum(np.minimum(events.lengths, crop_length) + 1)
+        shares = audio[-1] * np.arange(1, num_tasks) / num_tasks if len(events) else []
+        inner = np.searchsorted(audio, shares)
+        bounds = np.unique([0, *inner.tolist(), len(events)]).tolist()
+        tasks += [Task(number, start, stop) for start, stop in itertools.pairwise(bounds)]
+    return tasks
+
+
+def run_task(
+    bundle: Bundle, event_sets: Sequence[EventSet], task: Task, *, per_worker_batch_size: int
+) -> TaskResult:
+    """Predict the events of one task."""
+    events = event_sets[task.set_number].subset(np.arange(task.start, task.stop))
+    setup = bundle.setup
+    crop_length = bundle.config.data.evaluation_crop_length
+    longest = max(1, min(int(events.lengths.max()), crop_length))
+    affordable = max(1, _MAX_BATCH_VALUES // (longest * setup.num_microphones))
+    batches = EvaluationBatches(
+        events,
+        crop_length=crop_length,
+        per_worker_batch_size=min(per_worker_batch_size, affordable),
+    )
+    mean = np.empty((len(events), len(setup.keypoints), setup.num_axes), np.float32)
+    covariance = np.empty((*mean.shape, setup.num_axes), np.float32)
+    for batch in prefetch(iter(batches)):
+        rows = batch.indices_B.numpy()
+        mean[rows], covariance[rows] = bundle.predict_batch(batch.audio_BTC, batch.lengths_B)
+    return TaskResult(task, mean, covariance)
+
+
+def run_tasks(
+    bundle: Bundle,
+    event_sets: Sequence[EventSet],
+    tasks: Sequence[Task],
+    *,
+    per_worker_batch_size: int,
+) -> Iterator[TaskResult]:
+    """Do tasks one after another in this process."""
+    for task in tasks:
+        yield run_task(bundle, event_sets, task, per_worker_batch_size=per_worker_batch_size)
+
+
+def predict_events(
+    bundle: Bundle,
+    events: EventSet,
+    *,
+    per_worker_batch_size: int,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Predict all events of a set in this process.
+
+    Args:
+        bundle: The model.
+        events: N events; locations are not needed.
+        per_worker_batch_size: Events of a batch at most.
+        progress: Is told how many events more are done, now and then.
+
+    Returns:
+        Means in mm, (N, K, D), and calibrated covariances in mm², (N, K, D, D), in the order of the events.
+    """
+    setup = bundle.setup
+    mean = np.empty((len(events), len(setup.keypoints), setup.num_axes), np.float32)
+    covariance = np.empty((*mean.shape, setup.num_axes), np.float32)
+    tasks = plan_tasks(
+        [events],
+        per_worker_batch_size=per_worker_batch_size,
+        crop_length=bundle.config.data.evaluation_crop_length,
+    )
+    for done in run_tasks(bundle, [events], tasks, per_worker_batch_size=per_worker_batch_size):
+        rows = slice(done.task.start, done.task.stop)
+        mean[rows], covariance[rows] = done.mean_mm_NKD, done.covariance_mm2_NKDD
+        if progress is not None:
+            progress(done.task.stop - done.task.start)
+    return mean, covariance
+
+
+def predict_padded(bundle: Bundle, audio_BTC: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Predict events that are given as one array, as ``predict_events`` would from a file.
+
+    Args:
+        bundle: The model.
+        audio_BTC: (B, T, C) float32; the zeros at the end of an event are padding.
+
+    Returns:
+        Means in mm, (B, K, D), and calibrated covariances in mm², (B, K, D, D).
+    """
+    sounding_BT = np.any(audio_BTC != 0, axis=2)
+    full_B = np.where(
+        sounding_BT.any(axis=1), sounding_BT.shape[1] - np.argmax(sounding_BT[:, ::-1], axis=1), 0
+    )
+    lengths_B = np.minimum(full_B, bundle.config.data.evaluation_crop_length)
+    cropped_BTC = np.zeros(
+        (len(audio_BTC), max(1, int(lengths_B.max(initial=0))), audio_BTC.shape[2]), np.float32
+    )
+    for event, length, full, crop in zip(audio_BTC, lengths_B, full_B, cropped_BTC, strict=True):
+        first = (full - length) // 2
+        crop[:length] = event[first : first + length]
+    return bundle.predict_batch(
+        torch.from_numpy(cropped_BTC), torch.from_numpy(lengths_B.astype(np.int64))
+    )

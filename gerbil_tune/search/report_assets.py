@@ -1,0 +1,149 @@
+"""Style sheet and script of the report: part of the page, so that one file is enough, without a network."""
+
+STYLE = """
+:root {
+  --page: #ffffff; --soft: #f4f6f8; --ink: #1a1f25; --muted: #59636e; --line: #dde2e7;
+  --grid: #e3e7eb; --accent: #2460bd; --warn: #a3423c;
+}
+@media screen and (prefers-color-scheme: dark) {
+  :root {
+    --page: #14171a; --soft: #1d2125; --ink: #e6e9ec; --muted: #a0a9b2; --line: #31373d;
+    --grid: #2b3036; --accent: #82b1ff; --warn: #f0938c;
+  }
+}
+* { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; }
+body {
+  margin: 0; background: var(--page); color: var(--ink);
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+}
+main { max-width: 1160px; margin: 0 auto; padding: 28px 24px 64px; }
+h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; overflow-wrap: anywhere; }
+h2 { font-size: 21px; margin: 52px 0 4px; }
+h3 { font-size: 16px; margin: 0 0 4px; }
+table + h3, .figures + h3 { margin-top: 28px; }
+p { margin: 6px 0; max-width: 74ch; }
+a { color: var(--accent); }
+.lead, figcaption, .note { color: var(--muted); }
+figcaption, .note { font-size: 14px; max-width: 74ch; }
+nav { margin-top: 12px; font-size: 14px; }
+nav a { margin-right: 16px; white-space: nowrap; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); }
+.tiles { gap: 12px; margin: 22px 0 0; }
+.tile { background: var(--soft); border-radius: 8px; padding: 12px 16px; }
+.tile b { display: block; font-size: 25px; line-height: 1.25; font-weight: 650; }
+.tile span { color: var(--muted); font-size: 14px; }
+.card { border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px; margin: 14px 0; }
+.columns { display: grid; grid-template-columns: 1fr 1fr; gap: 32px; }
+.columns > * { min-width: 0; }
+figure { margin: 18px 0 0; min-width: 0; }
+.plot { width: 100%; }
+.scroll { overflow-x: auto; }
+.tall { max-height: 640px; overflow: auto; border: 1px solid var(--line); border-radius: 8px; }
+table { border-collapse: collapse; width: 100%; font-size: 14px; }
+th, td { padding: 6px 10px; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+th { color: var(--muted); font-weight: 600; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.name { overflow-wrap: anywhere; }
+.pairs th { overflow-wrap: break-word; }
+.pairs th { width: 45%; }
+.axis .domain, .axis .tick line { stroke: var(--muted) !important; }
+.axis .tick text { text-shadow: 0 0 4px var(--page), 0 0 4px var(--page) !important; }
+td.reason { min-width: 560px; }
+.tall th { position: sticky; top: 0; background: var(--page); z-index: 1; }
+.tall td { white-space: nowrap; }
+.tall td.reason { white-space: normal; }
+th button {
+  font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer;
+  text-align: inherit; white-space: nowrap;
+}
+th button:hover, th button:focus-visible { color: var(--accent); }
+th[aria-sort=ascending] button::after { content: " \\25B2"; }
+th[aria-sort=descending] button::after { content: " \\25BC"; }
+tr.best td { background: var(--soft); font-weight: 600; }
+td.failed { color: var(--warn); }
+code, pre { font: 13.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+code { overflow-wrap: anywhere; }
+pre { background: var(--soft); border-radius: 8px; padding: 12px 14px; margin: 6px 0 14px; overflow-x: auto; }
+@media (max-width: 760px) {
+  th, td { padding: 6px 7px; }
+  td.name { min-width: 90px; }
+  main { padding: 20px 16px 48px; }
+  h1 { font-size: 25px; }
+  .columns { grid-template-columns: 1fr; gap: 16px; }
+  .tiles { grid-template-columns: 1fr 1fr; }
+  .tile b { font-size: 21px; }
+}
+@media print {
+  body { font-size: 11pt; }
+  main { max-width: none; padding: 0; }
+  nav { display: none; }
+  .columns.figures { grid-template-columns: 1fr; }
+  .tall { max-height: none; overflow: visible; border: 0; }
+  .tall table { font-size: 8pt; }
+  .tall th, .tall td { padding: 2px 5px; white-space: normal; overflow-wrap: anywhere; }
+  .scroll { overflow: visible; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+  figure, .card, tr { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
+}
+"""
+
+SCRIPT = """
+(() => {
+  const specs = [...document.querySelectorAll("script[data-figure]")].map((node) => ({
+    place: document.getElementById(node.dataset.figure), text: node.textContent,
+  }));
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const themed = (layout, width) => {
+    layout.font.color = colour("--ink");
+    layout.hoverlabel = { ...layout.hoverlabel, bgcolor: colour("--page"), bordercolor: colour("--line"),
+      font: { color: colour("--ink") } };
+    for (const key of Object.keys(layout)) {
+      if (/^[xy]axis\\d*$/.test(key)) layout[key].gridcolor = colour("--grid");
+    }
+    if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
+    if (width < 480) {
+      layout.margin = { ...layout.margin, r: Math.min(layout.margin.r, 10) };
+      layout.font.size = 12;
+    }
+    return layout;
+  };
+  const draw = (paperWidth) => {
+    for (const { place, text } of specs) {
+      const spec = JSON.parse(text);
+      const layout = themed(spec.layout, place.clientWidth);
+      if (paperWidth) {
+        for (const trace of spec.data) trace.hoverinfo = "skip";
+        layout.width = Math.min(paperWidth, place.clientWidth || paperWidth);
+      }
+      Plotly.react(place, spec.data, layout, { responsive: true, displaylogo: false,
+        modeBarButtonsToRemove: ["select2d", "lasso2d"], toImageButtonOptions: { format: "svg" } });
+    }
+  };
+  if (window.Plotly) {
+    draw();
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
+    matchMedia("print").addEventListener("change", (event) => draw(event.matches ? 660 : undefined));
+  }
+  const valueOf = (row, column) => row.cells[column].dataset.value ?? row.cells[column].textContent;
+  const compare = (a, b) => {
+    if (a === "" || b === "") return (a === "") - (b === "");
+    const difference = Number(a) - Number(b);
+    return Number.isNaN(difference) ? a.localeCompare(b) : difference;
+  };
+  for (const table of document.querySelectorAll("table.sortable")) {
+    table.tHead.addEventListener("click", (event) => {
+      const heading = event.target.closest("th");
+      if (!heading || !event.target.closest("button")) return;
+      const ascending = heading.getAttribute("aria-sort") !== "ascending";
+      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+      const body = table.tBodies[0];
+      const keyed = [...body.rows].map((row) => [valueOf(row, heading.cellIndex), row]);
+      keyed.sort(([a], [b]) => (a === "" || b === "" || ascending ? compare(a, b) : compare(b, a)));
+      body.append(...keyed.map(([, row]) => row));
+    });
+  }
+})();
+"""

@@ -1,0 +1,92 @@
+"""From a space file to Optuna: sample a trial's parameters, define-by-run."""
+
+from collections.abc import Mapping
+
+import optuna
+
+from gerbil_tune.config.load import Scalar
+from gerbil_tune.config.space import (
+    BranchParameter,
+    CategoricalParameter,
+    FloatParameter,
+    IntParameter,
+    Parameter,
+)
+from gerbil_tune.errors import ConfigError
+
+
+def parameter_name(path: str, branches: tuple[str, ...]) -> str:
+    """Optuna's name of a parameter: its config path, then the branches that it lives in.
+
+    Two branches may search the same path over different ranges; Optuna would mix them under one name.
+    """
+    return "@".join((path, *branches))
+
+
+def sample(
+    trial: optuna.Trial, parameters: Mapping[str, Parameter], branches: tuple[str, ...] = ()
+) -> dict[str, Scalar]:
+    """Let Optuna choose a value for every parameter in force.
+
+    Args:
+        trial: A live trial; a parameter it has already is returned unchanged.
+        parameters: As in the space file.
+        branches: The branches chosen so far.
+
+    Returns:
+        Value by config path.
+    """
+    values: dict[str, Scalar] = {}
+    for path, parameter in parameters.items():
+        name = parameter_name(path, branches)
+        if isinstance(parameter, FloatParameter):
+            values[path] = trial.suggest_float(
+                name, parameter.low, parameter.high, log=parameter.log
+            )
+        elif isinstance(parameter, IntParameter):
+            values[path] = trial.suggest_int(
+                name, parameter.low, parameter.high, log=parameter.log, step=parameter.step
+            )
+        elif isinstance(parameter, CategoricalParameter):
+            values[path] = trial.suggest_categorical(name, parameter.choices)
+        else:
+            branch = trial.suggest_categorical(name, tuple(parameter.branches))
+            values[path] = branch
+            values |= sample(trial, parameter.branches[branch], (*branches, branch))
+    return values
+
+
+def named_point(
+    point: Mapping[str, Scalar],
+    parameters: Mapping[str, Parameter],
+    branches: tuple[str, ...] = (),
+) -> dict[str, Scalar]:
+    """Translate a point's config paths into Optuna's names, along the branches that it chooses.
+
+    Raises:
+        ConfigError: If it sets a parameter of a branch that it does not choose.
+    """
+    named = _along_branches(point, parameters, branches)
+    if len(named) != len(point):
+        used = {name.partition("@")[0] for name in named}
+        unused = ", ".join(sorted(set(point) - used))
+        raise ConfigError(
+            f"points: {unused} exists only in a branch that the point does not choose; "
+            "let the point set the branch too"
+        )
+    return named
+
+
+def _along_branches(
+    point: Mapping[str, Scalar], parameters: Mapping[str, Parameter], branches: tuple[str, ...]
+) -> dict[str, Scalar]:
+    named: dict[str, Scalar] = {}
+    for path, parameter in parameters.items():
+        if path in point:
+            named[parameter_name(path, branches)] = point[path]
+            if isinstance(parameter, BranchParameter):
+                branch = str(point[path])
+                named |= _along_branches(
+                    point, parameter.branches.get(branch, {}), (*branches, branch)
+                )
+    return named

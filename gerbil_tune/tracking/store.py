@@ -1,0 +1,150 @@
+"""Where MLflow keeps its data, and a client for it that stays quiet.
+
+MLflow is imported here and nowhere else but in the functions of this package, late: it costs a second.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from gerbil_tune.errors import ConfigError, LaunchError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SQLITE = "sqlite:///"
+_DATABASES = ("postgresql", "mysql", "mssql")
+_SERVERS = ("http", "https", "databricks")
+
+_REASON_LENGTH = 160
+
+_SETTINGS = {
+    # No progress bars, links or advertisements between the lines of a search.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # A study sends nothing to third parties, and compute nodes often have no route to them.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # A dead server is noticed in seconds; the tracker itself keeps what could not be written.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+}
+
+
+def default_tracking_uri(folder: Path) -> str:
+    """Choose the tracking store: ``MLFLOW_TRACKING_URI`` if set, else ``mlflow.db`` in a folder.
+
+    Raises:
+        ConfigError: If the variable names a kind of store that is not supported.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if uri:
+        return absolute_tracking_uri(uri)
+    return f"{_SQLITE}{(folder.resolve() / 'mlflow.db').as_posix()}"
+
+
+def absolute_tracking_uri(uri: str) -> str:
+    """Make a tracking URI independent of the working directory (Ray changes it for each trial).
+
+    Raises:
+        ConfigError: If it is neither sqlite, another database, nor a server.
+    """
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    if uri.startswith(_SQLITE) and len(uri) > len(_SQLITE):
+        return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).absolute().as_posix()}"
+    if scheme in _DATABASES or scheme in _SERVERS or uri == "databricks":
+        return uri
+    raise ConfigError(
+        f"MLflow tracking URI {uri!r} is not supported: it must be sqlite:////absolute/path/mlflow.db, "
+        "a postgresql, mysql or mssql database or the http(s) address of a server (plain folders are a "
+        "kind of store that MLflow no longer develops); correct MLFLOW_TRACKING_URI"
+    )
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the database file of a sqlite tracking URI, None for other stores."""
+    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+
+
+def default_artifact_location(uri: str) -> str | None:
+    """Choose where the artifacts of a new experiment go.
+
+    Returns:
+        ``mlartifacts`` beside a sqlite file or, for other databases, in the working directory, as a
+        ``file:`` URI; None for servers, which decide themselves.
+    """
+    if urlsplit(uri).scheme.split("+")[0] in _SERVERS or uri == "databricks":
+        return None
+    database = sqlite_file(uri)
+    folder = Path.cwd() if database is None else database.parent
+    return (folder.resolve() / "mlartifacts").as_uri()
+
+
+def connect(uri: str) -> "MlflowClient":
+    """Return a client that reads and writes one store, without touching MLflow's global state.
+
+    Raises:
+        LaunchError: If the store cannot be opened.
+    """
+    load_mlflow()
+    from mlflow import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
+
+    database = sqlite_file(uri)
+    try:
+        if database is not None:
+            database.parent.mkdir(parents=True, exist_ok=True)
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except (SQLAlchemyError, mlflow_error(), OSError) as error:
+        raise LaunchError(
+            f"the MLflow store {uri} cannot be opened ({first_line(error)}); check that it is one and "
+            "can be written, or set MLFLOW_TRACKING_URI to another"
+        ) from error
+
+
+@contextlib.contextmanager
+def known_warnings_ignored() -> Iterator[None]:
+    """Ignore the warnings that MLflow raises about itself and that nobody here can act on."""
+    with warnings.catch_warnings():
+        # MLflow's tables use a loader that SQLAlchemy 2.1 deprecates.
+        warnings.filterwarnings("ignore", message="The ``noload`` loader strategy")
+        # MLflow's own type hints, at import.
+        warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")
+        # A model is registered with a signature; an example would load and run it each time.
+        warnings.filterwarnings("ignore", message=".*An input example was not provided")
+        yield
+
+
+def mlflow_error() -> Any:
+    """The exception that MLflow raises, for an ``except`` clause: evaluated, and imported, only there."""
+    load_mlflow()
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException
+
+
+@functools.cache
+def load_mlflow() -> None:
+    """Import MLflow so that it prints, warns and sends nothing; later imports of it are plain."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    with known_warnings_ignored():
+        import mlflow.pyfunc
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    if "MLFLOW_LOGGING_LEVEL" not in os.environ:
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # It logs a traceback for each error that it raises as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    # It tells each of its retries; what comes of them is told by whoever called.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+
+def first_line(error: Exception) -> str:
+    """What an error of MLflow says first, short enough for a sentence."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 3] + "..."

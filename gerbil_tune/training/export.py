@@ -1,0 +1,64 @@
+"""From a finished training run to a bundle: load the best weights, calibrate on validation, write."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file
+
+from gerbil_tune import __version__
+from gerbil_tune.evaluation.calibration import fit_covariance_scale
+from gerbil_tune.evaluation.score import score
+from gerbil_tune.models.bundle import save_bundle, weights_name
+from gerbil_tune.models.localizer import Localizer, autocast_dtype
+from gerbil_tune.training.loop import TrainingJob, predict_validation
+from gerbil_tune.training.session import InProcessSession, local_device
+
+
+def export_bundle(
+    job: TrainingJob, root: Path, *, provenance: Mapping[str, Any], folder: Path | None = None
+) -> Path:
+    """Export a finished run as ``root/<name>/<number>`` and return that folder.
+
+    Args:
+        job: The run, with its weights in ``job.run_dir``.
+        root: Usually ``trained_models``.
+        provenance: Where the run came from; data and package are added here.
+        folder: Write exactly here instead.
+    """
+    session = InProcessSession(lambda metrics: None, local_device())
+    model = Localizer(job.config, job.setup).to(session.device)
+    model.load_state_dict(load_file(job.run_dir / weights_name("best")))
+    model.autocast_dtype = autocast_dtype(job.config, session.device)
+    mean, covariance, truth = predict_validation(model, job, session)
+    covariance_scale = float(fit_covariance_scale(mean, covariance, truth))
+    metrics = score(mean, covariance * covariance_scale, truth)
+    return save_bundle(
+        root,
+        config=job.config,
+        setup=job.setup,
+        weights_folder=job.run_dir,
+        metrics={f"val_{name}": value for name, value in metrics.items()},
+        covariance_scale=covariance_scale,
+        provenance={
+            **provenance,
+            "package_version": __version__,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "data_files": sorted({str(file.path) for file in job.splits.train.files}),
+            "data_fingerprint": job.splits.train.fingerprint(),
+            "training_events": len(job.splits.train),
+            "validation_events": len(job.splits.validation),
+            "mean_location_mm": mean_location(job),
+        },
+        folder=folder,
+    )
+
+
+def mean_location(job: TrainingJob) -> list[list[float]]:
+    """Mean training location of each keypoint in mm, (K, D): what chance predicts."""
+    locations = job.splits.train.locations_mm
+    assert locations is not None
+    mean_KD = np.asarray(locations, np.float64).mean(axis=0)
+    return [[round(float(value), 3) for value in row] for row in mean_KD]

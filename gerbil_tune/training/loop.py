@@ -1,0 +1,271 @@
+"""The training loop: plain torch, one epoch after the other, resumable.
+
+It runs the same in a Tune trial, in a Ray Train worker group and in a test without Ray; the session says
+which worker this is. Objectives are in millimetres whatever the scaling.
+
+Letters: B batch, K keypoints, D axes, N events.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from gerbil_tune.config.schema import ExperimentConfig, LrScheduleConfig, OptimizerConfig, SgdConfig
+from gerbil_tune.data.augment import Augmenter
+from gerbil_tune.data.batches import Batch, EvaluationBatches, TrainingBatches, prefetch
+from gerbil_tune.data.splits import Splits
+from gerbil_tune.errors import NonFiniteLossError
+from gerbil_tune.evaluation.score import score
+from gerbil_tune.geometry import RecordingSetup
+from gerbil_tune.models.bundle import save_weights, weights_name
+from gerbil_tune.models.localizer import Localizer, autocast_dtype
+from gerbil_tune.training.session import TrainingSession
+from gerbil_tune.training.state import Progress, TrainState, cpu_weights
+
+HISTORY = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What to train, on what, and where to keep it.
+
+    Attributes:
+        config: The experiment.
+        setup: The recording site.
+        splits: Training and validation events.
+        run_dir: Folder of checkpoints, weights and the history of metrics.
+        metric: Validation metric whose lowest value marks the best weights.
+    """
+
+    config: ExperimentConfig
+    setup: RecordingSetup
+    splits: Splits
+    run_dir: Path
+    metric: str = "val_error_median_mm"
+
+
+def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
+    """Train from the newest checkpoint, or from the start, to the last epoch.
+
+    Leaves init_, best_ and final_weights.safetensors in ``job.run_dir``. Reports after every epoch:
+    epoch, done, train_nll, val_* and timing.
+
+    Raises:
+        NonFiniteLossError: If the loss or a gradient is NaN or infinite.
+    """
+    config = job.config
+    torch.manual_seed(config.training.seed)
+    model = Localizer(config, job.setup).to(session.device)
+    model.autocast_dtype = autocast_dtype(config, session.device)
+    state = TrainState(
+        model, make_optimizer(config.optimizer, model), Progress(), cpu_weights(model)
+    )
+    if not state.load_newest(job.run_dir) and session.rank == 0:
+        job.run_dir.mkdir(parents=True, exist_ok=True)
+        save_weights(job.run_dir / weights_name("init"), cpu_weights(model))
+    parallel = (
+        DistributedDataParallel(
+            model, device_ids=[session.device] if session.device.type == "cuda" else None
+        )
+        if session.world_size > 1
+        else model
+    )
+    batches = TrainingBatches(
+        job.splits.train,
+        crop_length=config.data.crop_length,
+        global_batch_size=config.training.global_batch_size,
+        seed=config.training.seed,
+        world_size=session.world_size,
+        rank=session.rank,
+    )
+    augmenter = Augmenter(config.augmentation, job.setup)
+    while state.progress.epoch < config.training.epochs:
+        started = time.perf_counter()
+        metrics = train_epoch(state, parallel, batches, augmenter, config, session)
+        metrics |= evaluate(model, job, session)
+        metrics["epoch_s"] = time.perf_counter() - started
+        finish_epoch(state, metrics, job, session)
+    if session.rank == 0:
+        save_weights(job.run_dir / weights_name("final"), cpu_weights(model))
+        save_weights(job.run_dir / weights_name("best"), state.best_weights)
+    return state.progress
+
+
+def train_epoch(
+    state: TrainState,
+    parallel: torch.nn.Module,
+    batches: TrainingBatches,
+    augmenter: Augmenter,
+    config: ExperimentConfig,
+    session: TrainingSession,
+) -> dict[str, float]:
+    """Run one epoch of optimizer steps and return train_nll, lr and events_per_s."""
+    epoch = state.progress.epoch
+    total_steps = config.training.epochs * batches.num_steps
+    # Seeded anew each epoch: a resumed run draws what an undisturbed one would have drawn.
+    torch.manual_seed(mix_seed(config.training.seed, epoch, session.rank))
+    generator = torch.Generator().manual_seed(
+        mix_seed(config.training.seed + 1, epoch, session.rank)
+    )
+    parallel.train()
+    started = time.perf_counter()
+    losses: list[Tensor] = []
+    events = 0
+    for step, batch in enumerate(on_device(batches.epoch(epoch), session.device)):
+        batch = augmenter(batch, generator)
+        events += len(batch.lengths_B) * session.world_size
+        learning_rate = config.optimizer.learning_rate * lr_factor(
+            config.lr_schedule, epoch * batches.num_steps + step, total_steps
+        )
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate
+        losses.append(optimizer_step(state, parallel, batch, config.training.clip_norm))
+    mean_loss = torch.stack(losses).mean()
+    if session.world_size > 1:
+        torch.distributed.all_reduce(mean_loss)
+        mean_loss /= session.world_size
+    train_nll = float(mean_loss)
+    if not math.isfinite(train_nll):
+        raise NonFiniteLossError(
+            f"the loss became {train_nll} in epoch {epoch + 1}; try a lower optimizer/learning_rate "
+            f"(it was {config.optimizer.learning_rate:g}) or training/clip_norm"
+        )
+    return {
+        "train_nll": train_nll,
+        "learning_rate": learning_rate,
+        "train_events_per_s": events / (time.perf_counter() - started),
+    }
+
+
+def optimizer_step(
+    state: TrainState, parallel: torch.nn.Module, batch: Batch, clip_norm: float | None
+) -> Tensor:
+    """One step; return the detached loss without waiting for the device."""
+    assert isinstance(state.model, Localizer)
+    assert batch.locations_BKD_mm is not None
+    prediction = state.model.distribution(parallel(batch.audio_BTC, batch.lengths_B))
+    loss = -prediction.log_density_BK(batch.locations_BKD_mm).mean()
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
+    state.optimizer.step()
+    return loss.detach()
+
+
+def evaluate(model: Localizer, job: TrainingJob, session: TrainingSession) -> dict[str, float]:
+    """Metrics over all validation events, each counted once, the same on every rank."""
+    mean, covariance, truth = predict_validation(model, job, session)
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise NonFiniteLossError(
+            "the predictions became NaN or infinite; try a lower optimizer/learning_rate "
+            f"(it was {job.config.optimizer.learning_rate:g})"
+        )
+    return {f"val_{name}": value for name, value in score(mean, covariance, truth).items()}
+
+
+@torch.inference_mode()
+def predict_validation(
+    model: Localizer, job: TrainingJob, session: TrainingSession
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predict every validation event once, over all ranks.
+
+    Returns:
+        Mean (N, K, D) and truth (N, K, D) in mm, covariance (N, K, D, D) in mm², float32, in the order
+        (mean, covariance, truth); the events come in no particular order.
+    """
+    model.eval()
+    batches = EvaluationBatches(
+        job.splits.validation,
+        crop_length=job.config.data.evaluation_crop_length,
+        per_worker_batch_size=max(1, job.config.training.global_batch_size // session.world_size),
+        world_size=session.world_size,
+        rank=session.rank,
+    )
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for batch in on_device(iter(batches), session.device):
+        assert batch.locations_BKD_mm is not None
+        prediction = model.distribution(model(batch.audio_BTC, batch.lengths_B))
+        rows.append(
+            (
+                prediction.mean_mm_BKD.cpu().numpy(),
+                prediction.covariance_mm2_BKDD.cpu().numpy(),
+                batch.locations_BKD_mm.cpu().numpy(),
+            )
+        )
+    if session.world_size > 1:
+        gathered: list[Any] = [None] * session.world_size
+        torch.distributed.all_gather_object(gathered, rows)
+        rows = [row for part in gathered for row in part]
+    mean, covariance, truth = (np.concatenate(column) for column in zip(*rows, strict=True))
+    return mean, covariance, truth
+
+
+def finish_epoch(
+    state: TrainState, metrics: dict[str, float], job: TrainingJob, session: TrainingSession
+) -> None:
+    """Note the best weights, write the checkpoint and the history, then report."""
+    progress = state.progress
+    progress.epoch += 1
+    if metrics[job.metric] < progress.best_value:
+        progress.best_value = metrics[job.metric]
+        progress.best_metrics = dict(metrics, epoch=progress.epoch)
+        state.best_weights = cpu_weights(state.model)
+    metrics["epoch"] = progress.epoch
+    metrics["best_value"] = progress.best_value
+    metrics["training_done"] = float(progress.epoch >= job.config.training.epochs)
+    if session.rank == 0:
+        state.save(job.run_dir)
+        with (job.run_dir / HISTORY).open("a") as history:
+            history.write(json.dumps(metrics) + "\n")
+    session.report(metrics)
+
+
+def make_optimizer(config: OptimizerConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """Build the optimizer; norms and biases are not decayed."""
+    decayed = [p for p in model.parameters() if p.ndim > 1 and p.shape[-1] > 1]
+    others = [p for p in model.parameters() if not (p.ndim > 1 and p.shape[-1] > 1)]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if isinstance(config, SgdConfig):
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+
+
+def lr_factor(config: LrScheduleConfig, step: int, total_steps: int) -> float:
+    """Factor on the learning rate: linear warm-up, then a cosine (Loshchilov and Hutter 2017)."""
+    warmup_steps = config.warmup_fraction * total_steps
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    part = (step - warmup_steps) / max(1.0, total_steps - warmup_steps)
+    cosine = 0.5 * (1.0 + math.cos(math.pi * part))
+    return config.final_fraction + (1.0 - config.final_fraction) * cosine
+
+
+def mix_seed(seed: int, epoch: int, rank: int) -> int:
+    """One 63-bit seed from three numbers."""
+    return int(
+        np.random.SeedSequence((seed & (2**63 - 1), epoch, rank)).generate_state(1, np.uint64)[0]
+        >> 1
+    )
+
+
+def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Move batches to the device; on a GPU a thread reads ahead."""
+    if device.type == "cpu":
+        yield from batches
+    else:
+        for batch in prefetch(batches):
+            yield batch.to(device)

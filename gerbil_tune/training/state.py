@@ -1,0 +1,138 @@
+"""The resumable state of a training run, on disk without pickle.
+
+    <run_dir>/checkpoints/epoch-00003/state.safetensors   model, optimizer, best weights, random state
+                                      state.json          epoch, best value, history, optimizer's scalars
+
+A checkpoint is written to a temporary folder and renamed: what has the final name is whole.
+"""
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+CHECKPOINTS = "checkpoints"
+_KEEP = 2  # the newest, and one to fall back to
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        epoch: Epochs done.
+        best_value: Lowest validation metric so far.
+        best_metrics: All metrics of that epoch.
+    """
+
+    epoch: int = 0
+    best_value: float = float("inf")
+    best_metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class TrainState:
+    """Everything that continuing exactly needs.
+
+    Attributes:
+        model: The bare module, without a DDP wrapper.
+        optimizer: Its optimizer.
+        progress: How far it has come.
+        best_weights: Weights of the best epoch, on the CPU.
+    """
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    best_weights: dict[str, Tensor]
+
+    def save(self, run_dir: Path) -> Path:
+        """Write a checkpoint and drop old ones; return its folder."""
+        folder = run_dir / CHECKPOINTS
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+        tensors, scalars = _split_optimizer(self.optimizer)
+        tensors |= {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
+        tensors["random/cpu"] = torch.get_rng_state()
+        save_file(
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
+            temporary / "state.safetensors",
+        )
+        content = {"progress": asdict(self.progress), "optimizer": scalars}
+        (temporary / "state.json").write_text(json.dumps(content))
+        target = folder / f"epoch-{self.progress.epoch:05d}"
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+        for old in sorted(folder.glob("epoch-*"))[:-_KEEP]:
+            shutil.rmtree(old, ignore_errors=True)
+        return target
+
+    def load_newest(self, run_dir: Path) -> bool:
+        """Restore from the newest checkpoint that can be read; False if there is none."""
+        for folder in sorted((run_dir / CHECKPOINTS).glob("epoch-*"), reverse=True):
+            try:
+                tensors = load_file(folder / "state.safetensors")
+                content = json.loads((folder / "state.json").read_text())
+            except (OSError, ValueError, SafetensorError):
+                continue  # torn by a full disk or a lost file system: the one before it is whole
+            self._restore(tensors, content)
+            return True
+        return False
+
+    def _restore(self, tensors: dict[str, Tensor], content: dict[str, Any]) -> None:
+        parts: dict[str, dict[str, Tensor]] = {
+            "model": {},
+            "best": {},
+            "optimizer": {},
+            "random": {},
+        }
+        for name, tensor in tensors.items():
+            part, _, key = name.partition("/")
+            parts[part][key] = tensor
+        self.model.load_state_dict(parts["model"])
+        self.best_weights = parts["best"]
+        _join_optimizer(self.optimizer, parts["optimizer"], content["optimizer"])
+        self.progress = Progress(**content["progress"])
+        torch.set_rng_state(parts["random"]["cpu"])
+
+
+def cpu_weights(model: torch.nn.Module) -> dict[str, Tensor]:
+    """Copy a model's weights to the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+
+def remove_checkpoints(run_dir: Path) -> None:
+    """Delete the checkpoints of a run that needs none any more."""
+    shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
+
+
+def _split_optimizer(
+    optimizer: torch.optim.Optimizer,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split an optimizer's state into tensors by name and JSON-able rest."""
+    state = optimizer.state_dict()
+    tensors = {
+        f"optimizer/{index}/{name}": value
+        for index, entries in state["state"].items()
+        for name, value in entries.items()
+        if isinstance(value, Tensor)
+    }
+    return tensors, {"param_groups": state["param_groups"]}
+
+
+def _join_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], scalars: dict[str, Any]
+) -> None:
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition("/")
+        entries.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": entries, "param_groups": scalars["param_groups"]})

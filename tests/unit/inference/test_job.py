@@ -1,0 +1,199 @@
+"""Whole jobs in one process, and all that can be wrong before they start."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from gerbil_tune.data.events import open_events
+from gerbil_tune.errors import ConfigError, DatasetError, GerbilTuneError, ModelNotFoundError
+from gerbil_tune.geometry import RecordingSetup
+from gerbil_tune.inference.job import PredictionSummary, plan_outputs, predict_files
+from gerbil_tune.inference.predict import predict_events
+from gerbil_tune.models.bundle import load_bundle
+from gerbil_tune.tracking.model_registry import ResolvedModel
+
+SETUP = RecordingSetup(4, 125_000.0, (572.0, 356.0))
+
+
+@pytest.fixture(scope="module")
+def model(make_bundle: Callable[..., Path]) -> ResolvedModel:
+    return ResolvedModel(make_bundle(SETUP, covariance_scale=1.5), "models:/m/3", "3")
+
+
+def no_ray() -> None:
+    raise AssertionError("a small job starts no Ray")
+
+
+def predict(model: ResolvedModel, inputs: list[Path], output: Path) -> PredictionSummary:
+    return predict_files(model, inputs, output, start_ray=no_ray)
+
+
+def test_one_file_goes_to_the_file_that_is_named(model, make_event_file, tmp_path):
+    path = make_event_file("calls.h5", num_events=20)
+    output = tmp_path / "new" / "out.h5"
+    summary = predict(model, [path], output)
+    assert (summary.num_events, summary.files, summary.reused) == (20, (output,), ())
+    assert (summary.num_non_finite, summary.notes) == (0, ())
+    assert summary.seconds > 0
+    assert summary.events_per_s == pytest.approx(20 / summary.seconds)
+
+    bundle, events = load_bundle(model.path), open_events(path)
+    mean, covariance = predict_events(bundle, events, per_worker_batch_size=64)
+    with h5py.File(output) as file:
+        np.testing.assert_array_equal(file["predictions"], mean[:, 0])
+        np.testing.assert_array_equal(file["covariance"], covariance[:, 0])
+        np.testing.assert_array_equal(file["locations"], events.locations_mm[:, 0])
+        attributes = dict(file.attrs)
+    assert attributes == {
+        "content": "gerbil_tune predictions",
+        "units": "mm",
+        "origin": "arena centre, floor",
+        "keypoints": "nose",
+        "model_uri": "models:/m/3",
+        "model_version": "3",
+        "model_fingerprint": bundle.fingerprint,
+        "covariance_scale": 1.5,
+        "data_fingerprint": events.fingerprint(),
+        "package_version": attributes["package_version"],
+    }
+
+
+def test_several_files_and_folders_go_to_a_folder(model, make_event_file, tmp_path):
+    one = make_event_file("one.h5", num_events=3, layout="vocalocator")
+    make_event_file("more/two.h5", num_events=4, locations=None)
+    make_event_file("more/three.hdf5", num_events=5)
+    summary = predict(model, [one, tmp_path / "more"], tmp_path / "out")
+    assert [file.name for file in summary.files] == [
+        "one.predictions.h5",
+        "three.predictions.h5",
+        "two.predictions.h5",
+    ]
+    lengths = []
+    for file in summary.files:
+        with h5py.File(file) as content:
+            lengths.append(len(content["predictions"]))
+            assert ("locations" in content) == (file.name != "two.predictions.h5")
+    assert lengths == [3, 5, 4]
+
+
+def test_one_file_may_go_to_a_folder_too(model, make_event_file, tmp_path):
+    summary = predict(model, [make_event_file("calls.h5")], tmp_path / "out")
+    assert summary.files == (tmp_path / "out" / "calls.predictions.h5",)
+
+
+def test_a_job_that_was_cut_off_does_only_the_rest(model, make_event_file, tmp_path):
+    one, two = make_event_file("one.h5"), make_event_file("two.h5", num_events=7, seed=1)
+    first = predict(model, [one, two], tmp_path / "out")
+    first.files[1].unlink()
+    stamp = first.files[0].stat().st_mtime_ns
+    again = predict(model, [one, two], tmp_path / "out")
+    assert (again.reused, again.files) == (first.files[:1], first.files[1:])
+    assert again.num_events == 7
+    assert first.files[0].stat().st_mtime_ns == stamp
+
+    other = ResolvedModel(model.path, "models:/m/4", "4")
+    assert predict(other, [one, two], tmp_path / "out").reused == ()
+    make_event_file("one.h5", seed=2)
+    assert predict(other, [one, two], tmp_path / "out").files == first.files[:1]
+    everything = predict(other, [one, two], tmp_path / "out")
+    assert (everything.num_events, everything.files) == (0, ())
+
+
+def test_events_that_are_not_numbers_are_counted(model, make_event_file, tmp_path):
+    audio = np.random.default_rng(0).standard_normal((900, 4))
+    audio[400:450] = np.nan
+    path = make_event_file("calls.h5", lengths=[300, 300, 300], audio=audio)
+    assert predict(model, [path], tmp_path / "out.h5").num_non_finite == 1
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert np.isfinite(file["predictions"][:]).all(axis=1).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"num_microphones": 3}, "has 3 microphones, but the model is for 4"),
+        ({"sample_rate_hz": 250_000.0}, "is 250000, but the model is for 125000"),
+        ({"audio_options": {"chunks": True}}, "h5repack"),
+    ],
+)
+def test_a_recording_that_does_not_fit_stops_the_job_before_it_writes(
+    model, make_event_file, tmp_path, options, says
+):
+    good = make_event_file("good.h5")
+    bad = make_event_file("bad.h5", **options)
+    with pytest.raises(DatasetError, match=f"bad.h5.*{says}"):
+        predict(model, [good, bad], tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_what_is_no_recording_is_told(model, tmp_path, make_event_file):
+    (tmp_path / "text.h5").write_text("text")
+    with pytest.raises(DatasetError, match="cannot be opened as HDF5"):
+        predict(model, [tmp_path / "text.h5"], tmp_path / "out.h5")
+    with h5py.File(tmp_path / "silent.h5", "w") as file:
+        file["locations"] = np.zeros((3, 2))
+    with pytest.raises(DatasetError, match="needs the datasets"):
+        predict(model, [tmp_path / "silent.h5"], tmp_path / "out.h5")
+    with pytest.raises(ModelNotFoundError, match="is not a model bundle"):
+        predict(ResolvedModel(tmp_path, "x"), [make_event_file("calls.h5")], tmp_path / "out.h5")
+
+
+def test_doubts_are_noted(model, make_event_file, tmp_path):
+    path = make_event_file("calls.h5", sample_rate_hz=None, arena_mm=(300.0, 300.0))
+    rate, arena = predict(model, [path], tmp_path / "a.h5").notes
+    assert "does not state its sample rate" in rate
+    assert "another arena_mm" in arena
+    path = make_event_file("mice.h5", keypoints=("tail", "ear"))
+    (note,) = predict(model, [path], tmp_path / "b.h5").notes
+    assert note == (
+        "the locations of mice.h5 are not copied: they are of keypoints tail, ear in 2 axes, the "
+        "predictions of nose in 2"
+    )
+
+
+def test_locations_are_those_of_what_the_model_predicts(model, make_event_file, tmp_path):
+    path = make_event_file("calls.h5", keypoints=("tail", "nose"), num_axes=3)
+    assert predict(model, [path], tmp_path / "out.h5").notes == ()
+    with h5py.File(tmp_path / "out.h5") as out, h5py.File(path) as source:
+        expected = source["locations"][:, 1, :2].astype(np.float32)
+        np.testing.assert_array_equal(out["locations"], expected)
+
+
+def test_outputs_never_overwrite_what_is_not_theirs(tmp_path, make_event_file):
+    path = make_event_file("calls.h5")
+    with pytest.raises(ConfigError, match="exists and is not a file of predictions"):
+        plan_outputs([path], path, as_folder=False)
+    with pytest.raises(ConfigError, match="a file name, but 2 input files"):
+        plan_outputs([path, path.with_name("b.h5")], tmp_path / "out.h5", as_folder=True)
+    with pytest.raises(ConfigError, match=r"would both be predicted into .*calls\.predictions\.h5"):
+        plan_outputs([path, tmp_path / "b" / "calls.h5"], tmp_path / "out", as_folder=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        plan_outputs([path], tmp_path / "file" / "out.h5", as_folder=False)
+
+
+def test_a_wrong_recording_is_told_without_loading_torch(tmp_path):
+    (tmp_path / "text.h5").write_text("text")
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from gerbil_tune.errors import DatasetError\n"
+        "from gerbil_tune.inference.job import predict_files\n"
+        "from gerbil_tune.tracking.model_registry import ResolvedModel\n"
+        "try:\n"
+        "    predict_files(ResolvedModel(Path('none'), ''), [Path('text.h5')], Path('out.h5'),\n"
+        "        start_ray=print)\n"
+        "except DatasetError:\n"
+        "    sys.exit(bool({'torch', 'ray', 'mlflow'} & set(sys.modules)))\n"
+        "sys.exit('no error')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
+
+
+def test_errors_cross_processes():
+    assert isinstance(DatasetError("x"), GerbilTuneError)
