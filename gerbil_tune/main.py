@@ -37,8 +37,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--data",
         type=Path,
-        required=True,
-        help="folder with train_set.h5 and val_set.h5; with --eval one HDF5 file",
+        help="folder with train_set.h5 and val_set.h5 (default: the config's DATA/DATAFILE_PATH); with"
+        " --eval one HDF5 file",
     )
     parser.add_argument(
         "--save_path", type=Path, default=Path(), help="root of results (default: here)"
@@ -63,11 +63,17 @@ def dispatch(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     from gerbil_tune.cli.train import train_and_export
-    from gerbil_tune.config.legacy import is_legacy, load_legacy
+    from gerbil_tune.config.legacy import is_legacy, legacy_data_path, load_legacy
     from gerbil_tune.config.load import load_experiment
 
     legacy = is_legacy(arguments.config)
     experiment = load_legacy(arguments.config) if legacy else load_experiment(arguments.config)
+    data = arguments.data or (legacy_data_path(arguments.config) if legacy else None)
+    if data is None:
+        raise ConfigError(
+            f"--data is missing, and {arguments.config} names no DATA/DATAFILE_PATH; add --data with the "
+            "folder of train_set.h5 and val_set.h5"
+        )
     root: Path = arguments.save_path / "trained_models"
     folder = arguments.save_path if arguments.bare else None
     if folder is not None and folder.is_dir() and any(folder.iterdir()):
@@ -75,11 +81,13 @@ def _train(arguments: argparse.Namespace) -> None:
             f"--bare writes into --save_path, but {folder} is not empty; name a new folder"
         )
     root = folder.resolve().parent if folder is not None else root
-    bundle = train_and_export(experiment, [arguments.data], root, workers=1, folder=folder)
+    bundle = train_and_export(experiment, [data], root, workers=1, folder=folder)
     typer.echo(f"saved {bundle / 'config.json'}")
 
 
 def _predict(arguments: argparse.Namespace) -> None:
+    if arguments.data is None:
+        raise ConfigError("--eval needs --data with the HDF5 file whose events are predicted")
     from gerbil_tune.inference.job import predict_files
     from gerbil_tune.tracking.model_registry import ResolvedModel
     from gerbil_tune.training.ray_runtime import start_ray
@@ -89,6 +97,12 @@ def _predict(arguments: argparse.Namespace) -> None:
     summary = predict_files(
         ResolvedModel(folder.resolve(), str(folder)), [arguments.data], output, start_ray=start_ray
     )
+    for note in summary.notes:
+        typer.echo(f"warning: {note}", err=True)
+    if summary.num_non_finite:
+        typer.echo(
+            f"warning: {summary.num_non_finite} events could not be predicted and are NaN", err=True
+        )
     typer.echo(f"predicted {summary.num_events:,} events; wrote {output}")
 
 

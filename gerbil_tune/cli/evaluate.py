@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from gerbil_tune.evaluation.results import EvaluationResult
 
 _SOURCE_HEIGHT_MM = 40.0
+_COHERENT_NAME = "SRP-PHAT, coherence-weighted"
+_BATCH = 64
 
 
 def evaluate(
@@ -39,10 +41,10 @@ def evaluate(
         float, typer.Option(metavar="MM", help="Height of the sound source that SRP-PHAT assumes.")
     ] = _SOURCE_HEIGHT_MM,
 ) -> None:
-    """Print a table: errors in mm, likelihood, calibration and coverage; chance and SRP-PHAT for comparison.
+    """Print a table: errors in mm, likelihood, calibration and coverage; chance and beamforming beside.
 
-    SRP-PHAT needs the microphone positions in the file (attribute microphones_mm); without them it is left
-    out.
+    Beamforming (SRP-PHAT, and a variant that trusts coherent frequencies) needs the microphone positions in
+    the file (attribute microphones_mm); without them it is left out.
     """
     from gerbil_tune.data.events import open_events
     from gerbil_tune.tracking.model_registry import resolve_model
@@ -104,12 +106,19 @@ def evaluate_models(
         chance = chance_predictions(np.asarray(mean_location)[None], len(labelled))
         methods.append(MethodResult("chance (training mean)", chance))
     if first.setup.microphones_mm is not None:
-        steered = srp_phat(labelled, first.setup, source_height_mm)
-        methods.append(MethodResult("SRP-PHAT", repeat_for_keypoints(steered, truth)))
+        height_mm = source_height_mm if first.setup.num_axes == 3 else None
+        for name, coherence_weighted in (("SRP-PHAT", False), (_COHERENT_NAME, True)):
+            steered = srp_phat(
+                labelled, first.setup, source_height_mm, coherence_weighted=coherence_weighted
+            )
+            positions = repeat_for_keypoints(steered, len(first.setup.keypoints), height_mm)
+            methods.append(MethodResult(name, positions))
     for name, bundle in loaded.items():
         for note in check_recording(labelled, bundle.setup):
             typer.echo(f"warning: {note}", err=True)
-        methods.append(MethodResult(name, *predict_events(bundle, labelled)))
+        methods.append(
+            MethodResult(name, *predict_events(bundle, labelled, per_worker_batch_size=_BATCH))
+        )
     return EvaluationResult(
         data_path=", ".join(str(file.path) for file in labelled.files),
         arena_mm=first.setup.arena_mm,

@@ -1,7 +1,7 @@
 """Gerbilizer's and vocalocator's JSON configs, read as experiment configs.
 
 Keys may be in upper or lower case. Every key is either used, known to be without effect, or refused: a
-setting is never dropped in silence.
+setting is never dropped in silence. What a config leaves out is what its own program would have taken.
 """
 
 from collections.abc import Mapping
@@ -25,11 +25,27 @@ _CONV_KEYS = {
     "SHOULD_DOWNSAMPLE": "downsample",
     "CONV_DILATIONS": "dilations",
 }
-_CONV_DEFAULTS: dict[str, list[Any]] = {
+_GERBILIZER: dict[str, Any] = {
     "CONV_NUM_CHANNELS": [16, 16, 16, 32, 32, 32, 64],
     "CONV_FILTER_SIZES": [19, 7, 39, 41, 23, 29, 33],
     "SHOULD_DOWNSAMPLE": [False, True, True, True, True, True, False],
-    "CONV_DILATIONS": [1, 1, 1, 1, 1, 1, 1],
+    "CONV_DILATIONS": [1] * 7,
+    "NUM_EPOCHS": 30,
+    "INITIAL_LEARNING_RATE": 5e-4,
+    "MOMENTUM": 0.9,
+    "MIN_SNR": 0,
+    "MAX_SNR": 10,
+}
+_VOCALOCATOR: dict[str, Any] = {
+    "CONV_NUM_CHANNELS": [16, 16, 32, 32, 64, 64, 128, 128, 256, 256],
+    "CONV_FILTER_SIZES": [33] * 10,
+    "SHOULD_DOWNSAMPLE": [False, True] * 5,
+    "CONV_DILATIONS": [1] * 10,
+    "NUM_EPOCHS": 50,
+    "INITIAL_LEARNING_RATE": 0.037,
+    "MOMENTUM": 0.7,
+    "MIN_SNR": 3,
+    "MAX_SNR": 15,
 }
 _KNOWN: dict[str, set[str]] = {
     "GENERAL": {"CONFIG_NAME", "TORCH_SEED", "NUMPY_SEED", "DEVICE", "LOG_INTERVAL", "JOB_ID"},
@@ -59,6 +75,12 @@ _KNOWN: dict[str, set[str]] = {
     },
     "AUGMENTATIONS": {"AUGMENT_DATA", "INVERSION", "NOISE", "MASK"},
 }
+_KNOWN_AUGMENTATIONS = {
+    "INVERSION": {"PROB"},
+    "NOISE": {"PROB", "MIN_SNR", "MAX_SNR"},
+    "MASK": {"PROB", "MIN_LENGTH", "MAX_LENGTH"},
+}
+_ONLY_THEIRS = {"GENERAL", "ARCHITECTURE", "MODEL_PARAMS", "OPTIMIZATION", "AUGMENTATIONS"}
 _Section = Mapping[str, Any]
 
 
@@ -71,8 +93,8 @@ def load_legacy(path: Path) -> ExperimentConfig:
     Raises:
         ConfigError: If the file is wrong or asks for something that does not exist here.
     """
-    tree = _upper(read_tree(path))
     source = str(path)
+    tree = _upper(read_tree(path), source)
     _refuse_unknown(tree, source)
     name = tree.get("GENERAL", {}).get("CONFIG_NAME")
     if not name:
@@ -82,19 +104,20 @@ def load_legacy(path: Path) -> ExperimentConfig:
             f"{source}: WEIGHTS_PATH asks for training from existing weights, which is not supported; "
             "remove it to train from the start"
         )
-    data = tree.get("DATA", {})
+    data, optimization = tree.get("DATA", {}), tree.get("OPTIMIZATION", {})
+    defaults = _defaults(tree)
     converted = {
         "name": name,
         "data": _data(data, source),
         "scaling": {"audio": {"kind": "event_zscore"}, "location": {"kind": "per_axis"}},
-        "model": _model(tree, source),
-        "optimizer": _optimizer(tree.get("OPTIMIZATION", {}), source),
-        "lr_schedule": _lr_schedule(tree.get("OPTIMIZATION", {}), source),
-        "augmentation": _augmentation(tree),
+        "model": _model(tree, defaults, source),
+        "optimizer": _optimizer(optimization, defaults, source),
+        "lr_schedule": _lr_schedule(optimization, defaults, source),
+        "augmentation": _augmentation(tree, defaults, source),
         "training": {
-            "epochs": tree.get("OPTIMIZATION", {}).get("NUM_EPOCHS", 30),
+            "epochs": optimization.get("NUM_EPOCHS", defaults["NUM_EPOCHS"]),
             "global_batch_size": data.get("BATCH_SIZE", 32),
-            "clip_norm": 1.0 if tree.get("OPTIMIZATION", {}).get("CLIP_GRADIENTS", False) else None,
+            "clip_norm": 1.0 if optimization.get("CLIP_GRADIENTS", False) else None,
             "seed": tree.get("GENERAL", {}).get("TORCH_SEED", 888),
         },
     }
@@ -102,31 +125,56 @@ def load_legacy(path: Path) -> ExperimentConfig:
 
 
 def is_legacy(path: Path) -> bool:
-    """Whether a config file is in a predecessor's format."""
-    return bool({"GENERAL", "DATA", "ARCHITECTURE", "OPTIMIZATION"} & set(_upper(read_tree(path))))
+    """Whether a config file is in a predecessor's format.
+
+    Of their sections DATA alone has a name that is also one of ours, in lower case.
+    """
+    tree = read_tree(path)
+    return "DATA" in tree or bool(_ONLY_THEIRS & {str(key).upper() for key in tree})
 
 
-def _upper(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        str(key).upper(): _upper(value) if isinstance(value, Mapping) else value
-        for key, value in tree.items()
-    }
+def legacy_data_path(path: Path) -> Path | None:
+    """Return DATA/DATAFILE_PATH, where a predecessor looked without ``--data``."""
+    source = str(path)
+    data = _upper(read_tree(path), source).get("DATA")
+    stated = data.get("DATAFILE_PATH") if isinstance(data, Mapping) else None
+    return Path(str(stated)) if stated else None
+
+
+def _upper(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
+    upper: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = str(key).upper()
+        if name in upper:
+            raise ConfigError(f"{source}: the key {name} stands twice, in upper and lower case")
+        upper[name] = _upper(value, source) if isinstance(value, Mapping) else value
+    return upper
 
 
 def _refuse_unknown(tree: _Section, source: str) -> None:
     for section, keys in tree.items():
         if section in ("ARCHITECTURE", "WEIGHTS_PATH"):
             continue
-        if section not in _KNOWN or not isinstance(keys, Mapping):
+        if section not in _KNOWN:
             raise ConfigError(
                 f"{source}: {section} is not a section; valid: {', '.join(_KNOWN)}, ARCHITECTURE"
             )
-        for key in keys:
-            if key not in _KNOWN[section]:
-                raise ConfigError(
-                    f"{source}: {section}/{key} is not supported; "
-                    f"supported: {', '.join(sorted(_KNOWN[section]))}"
-                )
+        _check_keys(keys, _KNOWN[section], f"{source}: {section}")
+
+
+def _check_keys(section: object, known: set[str], where: str) -> None:
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{where} must be an object, but is {section!r}")
+    for key in section:
+        if key not in known:
+            raise ConfigError(
+                f"{where}/{key} is not supported; supported: {', '.join(sorted(known))}"
+            )
+
+
+def _defaults(tree: _Section) -> dict[str, Any]:
+    asked = str(tree.get("ARCHITECTURE", "gerbilizer")).lower()
+    return _GERBILIZER if asked.startswith("gerbilizer") else _VOCALOCATOR
 
 
 def _data(data: _Section, source: str) -> dict[str, Any]:
@@ -136,14 +184,19 @@ def _data(data: _Section, source: str) -> dict[str, Any]:
     if "SAMPLE_RATE" in data:
         converted["sample_rate_hz"] = data["SAMPLE_RATE"]
     if "ARENA_DIMS" in data:
-        unit = data.get("ARENA_DIMS_UNITS", "MM")
-        converted["arena_mm"] = [to_mm(float(width), unit) for width in data["ARENA_DIMS"]]
+        where = f"{source}: DATA/ARENA_DIMS"
+        widths = [_number(width, where) for width in _list(data["ARENA_DIMS"], where)]
+        try:
+            unit = str(data.get("ARENA_DIMS_UNITS", "MM"))
+            converted["arena_mm"] = [to_mm(width, unit) for width in widths]
+        except ConfigError as error:
+            raise ConfigError(f"{where}_UNITS: {error}") from None
     if data.get("NODES_TO_LOAD"):
         converted["keypoints"] = data["NODES_TO_LOAD"]
     return converted
 
 
-def _model(tree: _Section, source: str) -> dict[str, Any]:
+def _model(tree: _Section, defaults: _Section, source: str) -> dict[str, Any]:
     asked = str(tree.get("ARCHITECTURE", "GerbilizerSimpleNetwork"))
     kind = _ARCHITECTURES.get(asked.lower())
     if kind is None:
@@ -156,25 +209,36 @@ def _model(tree: _Section, source: str) -> dict[str, Any]:
         raise ConfigError(
             f"{source}: MODEL_PARAMS/OUTPUT_TYPE {output} is not supported; valid: GAUSSIAN_FULL_COV"
         )
+    normalization = "batch" if parameters.get("USE_BATCH_NORM", True) else "none"
+    has_correlations = bool(tree.get("DATA", {}).get("COMPUTE_XCORRS", False))
     if kind == "densenet":
-        return {"kind": kind}
-    if tree.get("DATA", {}).get("COMPUTE_XCORRS", False):
+        stated = [f"MODEL_PARAMS/{key}" for key in _CONV_KEYS if key in parameters]
+        stated += ["DATA/COMPUTE_XCORRS"] if has_correlations else []
+        if stated:
+            raise ConfigError(
+                f"{source}: {stated[0]} is not supported with {asked}; leave it out, and see "
+                "model/growth and model/kernel_size of a config of gerbil_tune"
+            )
+        return {"kind": kind, "normalization": normalization}
+    if has_correlations:
         kind = "corrnet"  # correlations belong on a lag axis of their own, not among the audio channels
-    lists = {key: list(parameters.get(key, default)) for key, default in _CONV_DEFAULTS.items()}
+    lists = {
+        key: _list(parameters.get(key, defaults[key]), f"{source}: MODEL_PARAMS/{key}")
+        for key in _CONV_KEYS
+    }
     num_layers = min(len(values) for values in lists.values())  # as the predecessors did
     conv: dict[str, Any] = {_CONV_KEYS[key]: values[:num_layers] for key, values in lists.items()}
-    conv["normalization"] = "batch" if parameters.get("USE_BATCH_NORM", True) else "none"
-    return {"kind": kind, "conv": conv}
+    return {"kind": kind, "conv": {**conv, "normalization": normalization}}
 
 
-def _optimizer(section: _Section, source: str) -> dict[str, Any]:
+def _optimizer(section: _Section, defaults: _Section, source: str) -> dict[str, Any]:
     asked = str(section.get("OPTIMIZER", "SGD")).upper()
-    learning_rate = section.get("INITIAL_LEARNING_RATE", 5e-4)
+    learning_rate = section.get("INITIAL_LEARNING_RATE", defaults["INITIAL_LEARNING_RATE"])
     if asked == "SGD":
         return {
             "kind": "sgd",
             "learning_rate": learning_rate,
-            "momentum": section.get("MOMENTUM", 0.9),
+            "momentum": section.get("MOMENTUM", defaults["MOMENTUM"]),
             "weight_decay": section.get("WEIGHT_DECAY", 0.0),
         }
     if asked == "ADAM":
@@ -182,47 +246,74 @@ def _optimizer(section: _Section, source: str) -> dict[str, Any]:
             "kind": "adamw",
             "learning_rate": learning_rate,
             "betas": section.get("ADAM_BETAS", [0.9, 0.999]),
-            "weight_decay": 0.0,
+            "weight_decay": 0.0,  # their Adam was not given WEIGHT_DECAY
         }
     raise ConfigError(f"{source}: OPTIMIZATION/OPTIMIZER {asked} is unknown; valid: SGD, ADAM")
 
 
-def _lr_schedule(section: _Section, source: str) -> dict[str, Any]:
-    lr_schedules = section.get("SCHEDULERS", [{"SCHEDULER_TYPE": "COSINE_ANNEALING"}])
-    only = _upper(lr_schedules[0]) if len(lr_schedules) == 1 else {}
+def _lr_schedule(section: _Section, defaults: _Section, source: str) -> dict[str, Any]:
+    where = f"{source}: OPTIMIZATION/SCHEDULERS"
+    lr_schedules = _list(section.get("SCHEDULERS", [{"SCHEDULER_TYPE": "COSINE_ANNEALING"}]), where)
+    first = lr_schedules[0] if len(lr_schedules) == 1 else None
+    only = _upper(first, source) if isinstance(first, Mapping) else {}
     if str(only.get("SCHEDULER_TYPE")).upper() != "COSINE_ANNEALING":
+        raise ConfigError(f"{where} must be one COSINE_ANNEALING; others are not supported")
+    _check_keys(only, {"SCHEDULER_TYPE", "MIN_LEARNING_RATE"}, f"{where}/0")
+    lowest = _number(only.get("MIN_LEARNING_RATE", 0.0), f"{where}/0/MIN_LEARNING_RATE")
+    highest = _number(
+        section.get("INITIAL_LEARNING_RATE", defaults["INITIAL_LEARNING_RATE"]),
+        f"{source}: OPTIMIZATION/INITIAL_LEARNING_RATE",
+    )
+    if not 0 <= lowest <= highest or highest == 0:
         raise ConfigError(
-            f"{source}: OPTIMIZATION/SCHEDULERS must be one COSINE_ANNEALING; "
-            "others are not supported"
+            f"{where}/0/MIN_LEARNING_RATE must be from 0 to INITIAL_LEARNING_RATE, which must be above 0, "
+            f"but they are {lowest:g} and {highest:g}"
         )
-    lowest = float(only.get("MIN_LEARNING_RATE", 0.0))
-    return {
-        "warmup_fraction": 0.0,
-        "final_fraction": lowest / float(section.get("INITIAL_LEARNING_RATE", 5e-4)),
-    }
+    return {"warmup_fraction": 0.0, "final_fraction": lowest / highest}
 
 
-def _augmentation(tree: _Section) -> dict[str, Any]:
+def _augmentation(tree: _Section, defaults: _Section, source: str) -> dict[str, Any]:
     section = tree.get("AUGMENTATIONS", {})
     switch = section.get("AUGMENT_DATA", tree.get("DATA", {}).get("AUGMENT_DATA", True))
+    inversion, noise, mask = (_part(section, key, source) for key in ("INVERSION", "NOISE", "MASK"))
     if not switch:
         return {}
-    inversion = _part(section, "INVERSION")
-    noise, mask = _part(section, "NOISE"), _part(section, "MASK")
     converted: dict[str, Any] = {}
     if inversion is not None:
         converted["polarity_prob"] = inversion.get("PROB", 0.5)
     if noise is not None:
         converted["noise_prob"] = noise.get("PROB", 0.5)
-        converted["noise_snr_db"] = [noise.get("MIN_SNR", 0), noise.get("MAX_SNR", 10)]
+        converted["noise_snr_db"] = [
+            noise.get(key, defaults[key]) for key in ("MIN_SNR", "MAX_SNR")
+        ]
     if mask is not None:
+        longest = mask.get("MAX_LENGTH", 125)
+        if not isinstance(longest, int):
+            raise ConfigError(
+                f"{source}: AUGMENTATIONS/MASK/MAX_LENGTH must be a whole number, but is {longest!r}"
+            )
         converted["mask_prob"] = mask.get("PROB", 0.5)
-        # Their upper end was exclusive.
-        converted["mask_length"] = [mask.get("MIN_LENGTH", 75), mask.get("MAX_LENGTH", 125) - 1]
+        converted["mask_length"] = [mask.get("MIN_LENGTH", 75), longest - 1]  # theirs was exclusive
     return converted
 
 
-def _part(section: _Section, key: str) -> _Section | None:
+def _part(section: _Section, key: str, source: str) -> _Section | None:
     """One augmentation's options; null or false switches it off."""
     value = section.get(key, {})
-    return value if isinstance(value, Mapping) else None
+    if value is None or value is False:
+        return None
+    _check_keys(value, _KNOWN_AUGMENTATIONS[key], f"{source}: AUGMENTATIONS/{key}")
+    options: _Section = value
+    return options
+
+
+def _number(value: object, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{where} must be a number, but is {value!r}")
+    return float(value)
+
+
+def _list(value: object, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ConfigError(f"{where} must be a list, but is {value!r}")
+    return value

@@ -4,13 +4,27 @@ Every leaf has a path (``model/num_blocks``); search spaces, ``--set``, MLflow p
 messages all speak of leaves by that path. A config is frozen; nothing changes a value after loading.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 PositiveInt = Annotated[StrictInt, Field(gt=0)]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-PositiveFloat = Annotated[float, Field(gt=0.0)]
+Seed = Annotated[StrictInt, Field(ge=0)]
+# Strict: true and "0.5" are no numbers; 1 is one.
+Probability = Annotated[StrictFloat, Field(ge=0.0, le=1.0)]
+PositiveFloat = Annotated[StrictFloat, Field(gt=0.0)]
+NonNegativeFloat = Annotated[StrictFloat, Field(ge=0.0)]
+BelowOne = Annotated[StrictFloat, Field(ge=0.0, lt=1.0)]
 
 
 class ConfigModel(BaseModel):
@@ -19,6 +33,19 @@ class ConfigModel(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_are_known(cls, values: Any) -> Any:
+        """Like ``extra="forbid"``, but the report can say which keys there are."""
+        if isinstance(values, Mapping):
+            unknown = [key for key in values if key not in cls.model_fields]
+            if unknown:
+                valid = ", ".join(cls.model_fields)
+                raise PydanticCustomError(
+                    "unknown_key", "not a known key", {"unknown": unknown, "valid": valid}
+                )
+        return values
 
 
 class DataConfig(ConfigModel):
@@ -37,15 +64,19 @@ class DataConfig(ConfigModel):
     )
     arena_mm: tuple[PositiveFloat, ...] | None = Field(
         None,
+        min_length=2,
+        max_length=3,
         description="Full widths x, y and perhaps z; needed when the file does not state them.",
     )
     keypoints: tuple[str, ...] | None = Field(
-        None, description="Body points to predict, by name and in order; default: all in the file."
+        None,
+        min_length=1,
+        description="Body points to predict, by name and in order; default: all in the file.",
     )
-    validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = Field(
+    validation_fraction: Annotated[StrictFloat, Field(gt=0.0, lt=0.5)] = Field(
         0.1, description="Part of a single file held out for validation; the same again for test."
     )
-    split_seed: StrictInt = 0
+    split_seed: Seed = 0
 
 
 class GccConfig(ConfigModel):
@@ -55,7 +86,7 @@ class GccConfig(ConfigModel):
         0.75,
         description="0 plain correlation, 1 PHAT: the cross-spectrum over its magnitude to this.",
     )
-    coherence_exponent: Annotated[float, Field(ge=0.0, le=4.0)] = Field(
+    coherence_exponent: Annotated[StrictFloat, Field(ge=0.0, le=4.0)] = Field(
         0.0,
         description="Weight of a frequency: its magnitude-squared coherence to this; 0: all alike.",
     )
@@ -65,15 +96,22 @@ class GccConfig(ConfigModel):
     window_length: Annotated[StrictInt, Field(ge=64)] = Field(
         2048, description="Samples of the windows whose spectra are averaged over an event."
     )
-    band_low_hz: Annotated[float, Field(ge=0.0)] = Field(
-        500.0, description="Lowest frequency used."
-    )
+    band_low_hz: NonNegativeFloat = Field(500.0, description="Lowest frequency used.")
     band_high_hz: PositiveFloat | None = Field(
         None, description="Highest frequency used; default: all."
     )
     max_lag_ms: PositiveFloat | None = Field(
         None, description="Largest lag kept; default: what the arena and microphones allow."
     )
+
+    @model_validator(mode="after")
+    def _band_ascends(self) -> "GccConfig":
+        if self.band_high_hz is not None and self.band_low_hz >= self.band_high_hz:
+            raise ValueError(
+                f"band_low_hz must be below band_high_hz, but they are {self.band_low_hz:g} and "
+                f"{self.band_high_hz:g}"
+            )
+        return self
 
 
 class FeaturesConfig(ConfigModel):
@@ -166,7 +204,7 @@ class LagEncoderConfig(ConfigModel):
     )
     kernel_size: PositiveInt = 7
     hidden: PositiveInt = 128
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    dropout: BelowOne = 0.1
 
 
 class DenseNetConfig(ConfigModel):
@@ -211,7 +249,8 @@ class GccNetConfig(ConfigModel):
 
 
 ModelConfig = Annotated[
-    DenseNetConfig | SimpleNetConfig | CorrNetConfig | GccNetConfig, Field(discriminator="kind")
+    DenseNetConfig | SimpleNetConfig | CorrNetConfig | GccNetConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -230,7 +269,7 @@ class AugmentationConfig(ConfigModel):
     )
     polarity_prob: Probability = 0.0
     noise_prob: Probability = 0.0
-    noise_snr_db: tuple[float, float] = (3.0, 15.0)
+    noise_snr_db: tuple[StrictFloat, StrictFloat] = (3.0, 15.0)
     mask_prob: Probability = Field(0.0, description="Silence a short stretch of all channels.")
     mask_length: tuple[PositiveInt, PositiveInt] = Field(
         (75, 125), description="Samples, from and to."
@@ -252,8 +291,8 @@ class AdamWConfig(ConfigModel):
 
     kind: Literal["adamw"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
-    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
-    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    weight_decay: NonNegativeFloat = 1e-2
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
 
 
 class SgdConfig(ConfigModel):
@@ -261,8 +300,8 @@ class SgdConfig(ConfigModel):
 
     kind: Literal["sgd"] = "sgd"
     learning_rate: PositiveFloat = 0.02
-    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-5
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    weight_decay: NonNegativeFloat = 1e-5
+    momentum: BelowOne = 0.9
 
 
 OptimizerConfig = Annotated[AdamWConfig | SgdConfig, Field(discriminator="kind")]
@@ -271,7 +310,7 @@ OptimizerConfig = Annotated[AdamWConfig | SgdConfig, Field(discriminator="kind")
 class LrScheduleConfig(ConfigModel):
     """Linear warm-up, then a cosine down to a fraction of the learning rate; stepped every batch."""
 
-    warmup_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    warmup_fraction: BelowOne = 0.05
     final_fraction: Probability = 0.01
 
 
@@ -288,7 +327,7 @@ class TrainingConfig(ConfigModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 autocast where the hardware gains from it."
     )
-    seed: StrictInt = 0
+    seed: Seed = 0
 
 
 class ExperimentConfig(ConfigModel):

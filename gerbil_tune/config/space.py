@@ -15,16 +15,34 @@ points:                                       # known-good values, tried first; 
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import Field, PlainValidator, StrictBool, StrictFloat, StrictInt, model_validator
 
 from gerbil_tune.config.load import Scalar, apply_overrides, compose, read_tree, validate
-from gerbil_tune.config.schema import ConfigModel, ExperimentConfig, PositiveFloat, PositiveInt
+from gerbil_tune.config.schema import (
+    ConfigModel,
+    ExperimentConfig,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+)
 from gerbil_tune.errors import ConfigError
 
+
+def check_scalar(value: Any) -> Scalar:
+    """Return a single finite value unchanged, else raise ValueError."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"a number must be finite, but is {value}")
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise ValueError(f"must be a number, a string, true, false or null, but is {value}")
+    return value
+
+
+AnyScalar = Annotated[Scalar, PlainValidator(check_scalar)]
 Metric = Literal["val_error_median_mm", "val_error_mean_mm", "val_error_p90_mm", "val_nll"]
 
 
@@ -32,8 +50,8 @@ class FloatParameter(ConfigModel):
     """A real number from low to high, both included."""
 
     type: Literal["float"]
-    low: float
-    high: float
+    low: StrictFloat
+    high: StrictFloat
     log: StrictBool = False
 
     @model_validator(mode="after")
@@ -41,9 +59,19 @@ class FloatParameter(ConfigModel):
         check_range(self.low, self.high, self.log)
         return self
 
-    def ends(self) -> tuple[Scalar, ...]:
-        """Lowest and highest value."""
+    def probes(self) -> tuple[Scalar, ...]:
+        """Values that prove the range valid: its ends."""
         return self.low, self.high
+
+    def allows(self, value: Scalar) -> bool:
+        """Whether it can propose a value."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high
+
+    def valid_values(self) -> str:
+        """What it can propose, in words."""
+        return f"{self.low:g} to {self.high:g}"
 
 
 class IntParameter(ConfigModel):
@@ -62,20 +90,40 @@ class IntParameter(ConfigModel):
             raise ValueError(f"step must be 1 where log is true, but is {self.step}")
         return self
 
-    def ends(self) -> tuple[Scalar, ...]:
-        """Lowest and highest value."""
-        return self.low, self.high - (self.high - self.low) % self.step
+    def probes(self) -> tuple[Scalar, ...]:
+        """Values that prove the range valid: its ends, and the second for rules such as being odd."""
+        highest = self.high - (self.high - self.low) % self.step
+        return tuple(sorted({self.low, min(self.low + self.step, highest), highest}))
+
+    def allows(self, value: Scalar) -> bool:
+        """Whether it can propose a value."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            return False
+        return value in range(self.low, self.high + 1, self.step)
+
+    def valid_values(self) -> str:
+        """What it can propose, in words."""
+        steps = f" in steps of {self.step}" if self.step > 1 else ""
+        return f"whole numbers from {self.low} to {self.high}{steps}"
 
 
 class CategoricalParameter(ConfigModel):
     """One of several scalars."""
 
     type: Literal["categorical"]
-    choices: tuple[StrictBool | StrictInt | float | StrictStr | None, ...] = Field(min_length=1)
+    choices: tuple[AnyScalar, ...] = Field(min_length=1)
 
-    def ends(self) -> tuple[Scalar, ...]:
-        """All choices."""
+    def probes(self) -> tuple[Scalar, ...]:
+        """Values that prove the range valid: all choices."""
         return self.choices
+
+    def allows(self, value: Scalar) -> bool:
+        """Whether it can propose a value."""
+        return value in self.choices
+
+    def valid_values(self) -> str:
+        """What it can propose, in words."""
+        return ", ".join(str(choice) for choice in self.choices)
 
 
 class BranchParameter(ConfigModel):
@@ -83,6 +131,14 @@ class BranchParameter(ConfigModel):
 
     type: Literal["branch"]
     branches: dict[str, dict[str, "Parameter"]] = Field(min_length=1)
+
+    def allows(self, value: Scalar) -> bool:
+        """Whether it can propose a value."""
+        return value in self.branches
+
+    def valid_values(self) -> str:
+        """What it can propose, in words."""
+        return ", ".join(self.branches)
 
 
 Parameter = Annotated[
@@ -103,7 +159,7 @@ class SamplerConfig(ConfigModel):
     """Who proposes the next configuration."""
 
     kind: Literal["tpe", "random"] = "tpe"
-    seed: StrictInt = 0
+    seed: Seed = 0
     startup_trials: PositiveInt = Field(8, description="Random trials before TPE models anything.")
 
 
@@ -137,7 +193,7 @@ class SpaceFile(ConfigModel):
     study: StudyConfig = StudyConfig()
     base: dict[str, Any] = Field(default_factory=dict)
     parameters: dict[str, Parameter] = Field(min_length=1)
-    points: tuple[dict[str, Scalar], ...] = ()
+    points: tuple[dict[str, AnyScalar], ...] = ()
 
 
 def load_space(path: Path, overrides: tuple[str, ...] = ()) -> SpaceFile:
@@ -160,59 +216,95 @@ def load_space(path: Path, overrides: tuple[str, ...] = ()) -> SpaceFile:
 
 
 def check_space(space: SpaceFile, source: str) -> None:
-    """Validate every boundary config, and that points set only what is searched.
+    """Validate the base, the configs at the ends of every parameter, and the points.
 
     Raises:
-        ConfigError: Naming the parameter whose value no config accepts.
+        ConfigError: Naming the value that no config accepts, or the point that nothing proposes.
     """
+    compose(space.base, {}, f"{source}: base")
     for _ in boundary_configs(space, f"{source}: parameters"):
         pass
-    known = set(parameter_paths(space.parameters))
     for number, point in enumerate(space.points):
-        for path in point:
-            if path not in known:
-                raise ConfigError(
-                    f"{source}: points/{number} sets {path}, which is not searched; "
-                    f"searched: {', '.join(sorted(known))}"
-                )
+        _check_point(space, point, f"{source}: points/{number}")
+
+
+def _check_point(space: SpaceFile, point: Mapping[str, Scalar], where: str) -> None:
+    in_force = dict(_parameters_in_force(space.parameters, point))
+    known = set(parameter_paths(space.parameters))
+    for path, value in point.items():
+        if path not in known:
+            raise ConfigError(
+                f"{where} sets {path}, which is not searched; searched: {', '.join(sorted(known))}"
+            )
+        if path not in in_force:
+            raise ConfigError(
+                f"{where} sets {path}, which exists only in a branch that the point does not choose; "
+                "let the point set the branch too"
+            )
+        if not in_force[path].allows(value):
+            raise ConfigError(
+                f"{where} sets {path} to {value}, which the search cannot propose; "
+                f"valid: {in_force[path].valid_values()}"
+            )
+
+
+def _parameters_in_force(
+    parameters: Mapping[str, Parameter], point: Mapping[str, Scalar]
+) -> Iterator[tuple[str, Parameter]]:
+    """Yield the parameters outside branches, and those inside the branches that a point chooses."""
+    for path, parameter in parameters.items():
+        yield path, parameter
+        if isinstance(parameter, BranchParameter):
+            nested = parameter.branches.get(str(point.get(path)), {})
+            yield from _parameters_in_force(nested, point)
 
 
 def boundary_configs(space: SpaceFile, source: str) -> Iterator[ExperimentConfig]:
-    """Yield the configs at both ends of every parameter, in every combination of branches.
+    """Yield the configs at the ends of every parameter, in every combination of branches.
 
     Raises:
         ConfigError: Naming the parameter whose value no config accepts.
     """
-    for parameters in branch_combinations(space.parameters):
-        lowest = {path: ends[0] for path, ends in parameters.items()}
+    for parameters in branch_combinations(space.parameters, source):
+        lowest = {path: probes[0] for path, probes in parameters.items()}
         yield compose(space.base, lowest, source)
-        for path, ends in parameters.items():
-            for value in ends[1:]:
+        for path, probes in parameters.items():
+            for value in probes[1:]:
                 yield compose(space.base, {**lowest, path: value}, source)
 
 
 def branch_combinations(
-    parameters: Mapping[str, Parameter],
+    parameters: Mapping[str, Parameter], source: str
 ) -> Iterator[dict[str, tuple[Scalar, ...]]]:
-    """Yield, for each combination of branches, the values at the ends of each parameter in force."""
+    """Yield, for each combination of branches, the probes of each parameter in force.
+
+    Raises:
+        ConfigError: If two parameters of one combination set the same path.
+    """
     plain = {
-        path: parameter.ends()
+        path: parameter.probes()
         for path, parameter in parameters.items()
         if not isinstance(parameter, BranchParameter)
     }
     alternatives = [
         [
-            {path: (branch,), **inner}
+            (path, branch, inner)
             for branch, nested in parameter.branches.items()
-            for inner in branch_combinations(nested)
+            for inner in branch_combinations(nested, source)
         ]
         for path, parameter in parameters.items()
         if isinstance(parameter, BranchParameter)
     ]
     for combination in itertools.product(*alternatives):
-        merged = dict(plain)
-        for part in combination:
-            merged.update(part)
+        merged = {**plain, **{path: (branch,) for path, branch, _ in combination}}
+        for path, branch, inner in combination:
+            twice = sorted(merged.keys() & inner.keys())
+            if twice:
+                raise ConfigError(
+                    f"{source}: {twice[0]} is searched in the branch {branch} of {path} and outside it; "
+                    "search it in one place"
+                )
+            merged.update(inner)
         yield merged
 
 

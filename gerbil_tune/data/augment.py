@@ -55,7 +55,7 @@ class Augmenter:
                 locations = locations * sign_BD[:, None, :]
         if config.polarity_prob > 0:
             chosen_B = self._draw(audio_BTC, config.polarity_prob, generator)
-            audio_BTC = torch.where(chosen_B[:, None, None], -audio_BTC, audio_BTC)
+            audio_BTC = torch.where(chosen_B[:, None, None], _negated(audio_BTC), audio_BTC)
         if config.noise_prob > 0:
             audio_BTC = self._add_noise(audio_BTC, batch.lengths_B, generator)
         if config.mask_prob > 0:
@@ -106,3 +106,10 @@ class Augmenter:
         )
         masked_BT &= chosen_B[:, None]
         return audio_BTC.masked_fill(masked_BT[:, :, None], 0)
+
+
+def _negated(audio: Tensor) -> Tensor:
+    """Change the sign; the lowest integer has no opposite and would keep its own, so it gets the highest."""
+    if audio.is_floating_point():
+        return -audio
+    return -audio.clamp_min(-torch.iinfo(audio.dtype).max)

@@ -20,11 +20,13 @@ from gerbil_tune.units import distance_to_delay_s
 _LAGS_PER_SAMPLE = 8
 """Upsampling of the correlation: half a step is then 0.2 radian at the Nyquist frequency."""
 
-_WHITENING_EXPONENT = 0.85
-_CANDIDATES = 8
+_COHERENT_WHITENING = 0.85
+_CANDIDATES = 32
+_REFINEMENTS = ((1.0, 9), (0.125, 9))
+"""Reach in grid steps and points a side of the squares that are searched in turn."""
 _MIN_WINDOW_SAMPLES = 512
 _WINDOWS_AT_ONCE = 256
-_BATCH_BYTES = 16 * 2**20
+_BATCH_BYTES = 64 * 2**20
 
 
 class Recordings(Protocol):
@@ -88,18 +90,20 @@ def srp_phat(
     grid_step_mm: float = 2.0,
     band_low_hz: float = 500.0,
     band_high_hz: float | None = None,
+    coherence_weighted: bool = False,
     device: str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> NDArray[np.float32]:
     """Locate each event by steered response power with the phase transform (SRP-PHAT).
 
     For each point of a grid over the arena, the cross-correlations of all pairs of microphones are
-    summed at the lags that a near-field source there would cause (DiBiase, 2000); the best points are
-    refined to a 16th of the grid's step. The cross-spectra of Hann windows over the whole event are
-    averaged, then whitened (PHAT: Knapp and Carter, 1976) to the power 0.85, and each frequency counts
-    with the square of its magnitude-squared coherence. On simulated calls with noise and reflections
-    that was far better than plain PHAT, of each window or of the average, which lets the frequencies
-    where the animal is silent outvote the call.
+    summed at the lags that a near-field source there would cause (DiBiase 2000); the best points are
+    refined to a fraction of the grid's step. Cross-spectra of Hann windows over the whole event are
+    averaged, then whitened (PHAT: Knapp and Carter 1976).
+
+    With ``coherence_weighted`` whitening is to the power 0.85 and each frequency counts with the square of
+    its magnitude-squared coherence. That is far better on calls that leave most frequencies silent, where
+    plain PHAT lets the noise outvote the call.
 
     Args:
         events: The events, whole.
@@ -108,6 +112,7 @@ def srp_phat(
         grid_step_mm: Distance of the points of the grid.
         band_low_hz: Lowest frequency used.
         band_high_hz: Highest frequency used; None: the Nyquist frequency.
+        coherence_weighted: Trust frequencies by how coherent the microphones are in them.
         device: Torch device.
         progress: Called with the number of events done since the last call.
 
@@ -118,7 +123,12 @@ def srp_phat(
         DatasetError: If the microphone positions are unknown, or an event has another number of channels.
     """
     beamformer = _Beamformer(
-        setup, source_height_mm, grid_step_mm, band_low_hz, band_high_hz, device
+        setup,
+        source_height_mm,
+        grid_step_mm,
+        (band_low_hz, math.inf if band_high_hz is None else band_high_hz),
+        coherence_weighted,
+        device,
     )
     lengths_N = np.asarray(events.lengths)
     positions_N2 = np.zeros((len(lengths_N), 2), dtype=np.float32)
@@ -169,8 +179,8 @@ class _Beamformer:
         setup: RecordingSetup,
         source_height_mm: float,
         grid_step_mm: float,
-        band_low_hz: float,
-        band_high_hz: float | None,
+        band_hz: tuple[float, float],
+        coherence_weighted: bool,
         device: str,
     ) -> None:
         if setup.microphones_mm is None or setup.num_microphones < 2:
@@ -194,8 +204,8 @@ class _Beamformer:
         )
         self.window_W = torch.hann_window(self.window_length, device=device)
         frequencies_hz_F = torch.fft.rfftfreq(2 * self.window_length, 1.0 / setup.sample_rate_hz)
-        high_hz = math.inf if band_high_hz is None else band_high_hz
-        band_F = (frequencies_hz_F >= band_low_hz) & (frequencies_hz_F <= high_hz)
+        self.coherence_weighted = coherence_weighted
+        band_F = (frequencies_hz_F >= band_hz[0]) & (frequencies_hz_F <= band_hz[1])
         self.band_F = band_F.to(device)
         self.grid = self._build_grid(setup.arena_mm)
         spectrum_bytes = 8 * self.window_length * (_LAGS_PER_SAMPLE + 4) * len(self.first_P)
@@ -233,21 +243,24 @@ class _Beamformer:
         count = min(_CANDIDATES, len(power_GB))
         candidates_BR2 = self.grid.points_mm_G2[power_GB.topk(count, dim=0).indices.T]
         lag_first_BLP = correlation_BPL.transpose(1, 2).contiguous()
-        for reach_mm in (self.grid_step_mm, self.grid_step_mm / 4):
-            candidates_BR2 = self._refine(lag_first_BLP, candidates_BR2, reach_mm)
+        for reach_mm, num_points in _REFINEMENTS:
+            reach_mm *= self.grid_step_mm
+            candidates_BR2 = self._refine(lag_first_BLP, candidates_BR2, reach_mm, num_points)
         silent_B = audio_BTC.abs().amax(dim=(1, 2)) == 0
         return torch.where(silent_B[:, None], 0.0, candidates_BR2[:, 0])
 
     def _correlate(self, audio_BTC: torch.Tensor) -> torch.Tensor:
-        """Coherence-weighted, whitened cross-correlations (B, P, L), lag 0 in the middle."""
+        """Whitened cross-correlations (B, P, L), lag 0 in the middle."""
         auto_BCF, cross_BPF = self._averaged_spectra(audio_BTC)
         magnitude_BPF = cross_BPF.abs()
         floor = torch.finfo(magnitude_BPF.dtype).tiny
-        energy_BPF = auto_BCF[:, self.first_P] * auto_BCF[:, self.second_P]
-        coherence_BPF = magnitude_BPF.square() / (energy_BPF + floor)
-        weight_BPF = (
-            coherence_BPF.square() / (magnitude_BPF + floor).pow(_WHITENING_EXPONENT) * self.band_F
-        )
+        if self.coherence_weighted:
+            energy_BPF = auto_BCF[:, self.first_P] * auto_BCF[:, self.second_P]
+            coherence_BPF = magnitude_BPF.square() / (energy_BPF + floor)
+            whitened_BPF = (magnitude_BPF + floor).pow(-_COHERENT_WHITENING)
+            weight_BPF = coherence_BPF.square() * whitened_BPF * self.band_F
+        else:
+            weight_BPF = self.band_F / (magnitude_BPF + floor)
         fft_length = 2 * self.window_length * _LAGS_PER_SAMPLE
         circular = torch.fft.irfft(cross_BPF * weight_BPF, fft_length)
         return torch.cat(
@@ -273,10 +286,14 @@ class _Beamformer:
         return auto_BCF, cross_BPF
 
     def _refine(
-        self, correlation_BLP: torch.Tensor, candidates_BR2: torch.Tensor, reach_mm: float
+        self,
+        correlation_BLP: torch.Tensor,
+        candidates_BR2: torch.Tensor,
+        reach_mm: float,
+        num_points: int,
     ) -> torch.Tensor:
-        """The best point (B, 1, 2) of 9 x 9 points around each candidate, correlations interpolated."""
-        offsets = torch.linspace(-reach_mm, reach_mm, 9, device=candidates_BR2.device)
+        """The best point (B, 1, 2) of a square of points around each candidate, correlations interpolated."""
+        offsets = torch.linspace(-reach_mm, reach_mm, num_points, device=candidates_BR2.device)
         points_BR2 = (candidates_BR2[:, :, None] + torch.cartesian_prod(offsets, offsets)).flatten(
             1, 2
         )

@@ -70,7 +70,10 @@ def error_map(result: EvaluationResult, method_number: int = 0) -> Any:
             zmax=float(np.quantile(finite, 0.98)) if finite.size else 1.0,
             colorscale="Viridis",
             colorbar={
-                "title": {"text": "median<br>error (mm)"},
+                "title": {"text": "median error (mm)", "side": "top"},
+                "orientation": "h",
+                "y": -0.22,
+                "yanchor": "top",
                 "thickness": 12,
                 "outlinewidth": 0,
             },
@@ -122,30 +125,14 @@ def calibration_curve(result: EvaluationResult) -> Any:
         A plotly figure. The band around the diagonal holds 95 % of curves of calibrated methods, point
         by point, for independent events.
     """
-    steps = np.linspace(0.0, 1.0, 11)
     figure = go.Figure()
-    fine = np.linspace(0.0, 1.0, 101)
-    half_width = 1.96 * np.sqrt(fine * (1 - fine) / max(len(result.locations_mm_NKD), 1))
-    band = np.concatenate([fine + half_width, (fine - half_width)[::-1]])
-    figure.add_scatter(
-        x=np.concatenate([fine, fine[::-1]]),
-        y=np.clip(band, 0.0, 1.0),
-        fill="toself",
-        fillcolor="rgba(138,143,152,0.25)",
-        line={"width": 0},
-        hoverinfo="skip",
-        name="sampling error",
-    )
-    diagonal = {"color": NEUTRAL, "dash": "dash", "width": 1.5}
-    figure.add_scatter(
-        x=[0, 1], y=[0, 1], mode="lines", line=diagonal, hoverinfo="skip", name="perfect"
-    )
+    _add_diagonal(figure, len(result.locations_mm_NKD))
     for color, method in _colored(result):
         levels_NK = result.levels(method)
         if levels_NK is None:
             continue
         figure.add_scatter(
-            x=steps,
+            x=np.linspace(0.0, 1.0, 11),
             y=curve_of(levels_NK),
             mode="lines+markers",
             line={"color": color, "width": 2.5},
@@ -165,7 +152,7 @@ def calibration_curve(result: EvaluationResult) -> Any:
         scaleanchor="x",
         constrain="domain",
     )
-    return style(figure, height=420, legend=_LEGEND_BELOW)
+    return style(figure, height=420, **LEGEND_BELOW)
 
 
 def error_cdf(result: EvaluationResult) -> Any:
@@ -196,15 +183,38 @@ def error_cdf(result: EvaluationResult) -> Any:
     figure.update_yaxes(
         title_text="events with at most this error", tickformat=".0%", range=[0, 1.005]
     )
-    return style(figure, height=420, legend=_LEGEND_BELOW)
+    return style(figure, height=420, **LEGEND_BELOW)
 
 
-_LEGEND_BELOW = {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.2, "yanchor": "top"}
+LEGEND_BELOW = {
+    "legend": {"orientation": "h", "x": 0, "yref": "container", "y": 0, "yanchor": "bottom"},
+    "margin_b": 96,
+}
 
 
 def _colored(result: EvaluationResult) -> list[tuple[str, MethodResult]]:
     count = len(METHOD_COLORS)
     return [(METHOD_COLORS[i % count], method) for i, method in enumerate(result.methods)]
+
+
+def _add_diagonal(figure: Any, num_events: int) -> None:
+    """The line of perfect calibration and, around it, twice the standard error of a binomial fraction."""
+    x = np.linspace(0.0, 1.0, 101)
+    half_width = 1.96 * np.sqrt(x * (1 - x) / max(num_events, 1))
+    band = np.concatenate([x + half_width, (x - half_width)[::-1]])
+    figure.add_scatter(
+        x=np.concatenate([x, x[::-1]]),
+        y=np.clip(band, 0.0, 1.0),
+        fill="toself",
+        fillcolor="rgba(138,143,152,0.25)",
+        line={"width": 0},
+        hoverinfo="skip",
+        name="sampling error",
+    )
+    line = {"color": NEUTRAL, "dash": "dash", "width": 1.5}
+    figure.add_scatter(
+        x=[0, 1], y=[0, 1], mode="lines", line=line, hoverinfo="skip", name="perfect"
+    )
 
 
 def _cell_edges(

@@ -1,8 +1,14 @@
 """The text of a SLURM job, as a pure function of its options."""
 
+import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+from gerbil_tune.errors import ConfigError
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.,:+%@/=-]+")
+"""What sbatch reads as one word: it would end an option at a space, and a script at a new line."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +22,9 @@ class SlurmResources:
         memory: Such as 64G; None: the cluster's default.
         partition: None: the cluster's default.
         job_name: Shown by squeue and used for the log's name.
+
+    Raises:
+        ConfigError: If a text has spaces or other characters that sbatch does not read as one word.
     """
 
     time: str = "24:00:00"
@@ -24,6 +33,15 @@ class SlurmResources:
     memory: str | None = None
     partition: str | None = None
     job_name: str = "gerbil-tune"
+
+    def __post_init__(self) -> None:
+        """Refuse what would break the script's header."""
+        for name, value in asdict(self).items():
+            if isinstance(value, str) and not _PLAIN.fullmatch(value):
+                raise ConfigError(
+                    f"the SLURM option {name} is {value!r}; valid: letters, digits and _.,:+%@/=- without "
+                    "spaces"
+                )
 
 
 def render_sbatch(command: Sequence[str], resources: SlurmResources, *, program: str) -> str:
@@ -59,12 +77,13 @@ def render_sbatch(command: Sequence[str], resources: SlurmResources, *, program:
     return f"""#!/usr/bin/env bash
 {header}
 set -u
-# bash would run the trap only after the command: so the command runs beside it and is waited for.
+# bash runs a trap only between two commands: so the long one runs beside it, and bash looks every second.
 {line} &
 child=$!
 trap 'kill -TERM "$child" 2>/dev/null' TERM
+# Waiting for it instead could lose its exit status, if it ended while the trap cut the waiting short.
+while kill -0 "$child" 2>/dev/null; do sleep 1; done
 wait "$child"; status=$?
-while kill -0 "$child" 2>/dev/null; do wait "$child"; status=$?; done
 # 75: stopped on request, can go on.
 if [ "$status" -eq 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$status"

@@ -12,6 +12,7 @@ Letters: B batch, C microphones, T samples, K keypoints, D axes.
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -171,7 +172,7 @@ def load_bundle(path: Path, weights: str = "best", device: str = "cpu") -> Bundl
         config=config,
         setup=setup,
         model=model.to(device).eval(),
-        covariance_scale=float(_read_json(folder / "calibration.json")["covariance_scale"]),
+        covariance_scale=_read_covariance_scale(folder / "calibration.json"),
         metrics=_read_json(folder / "metrics.json"),
         provenance=_read_json(folder / "provenance.json"),
         fingerprint=hashlib.sha256(weights_path.read_bytes()).hexdigest(),
@@ -202,7 +203,7 @@ def read_bundle_config(folder: Path) -> tuple[ExperimentConfig, RecordingSetup]:
             ExperimentConfig.model_validate(content["config"]),
             RecordingSetup.from_json(content["setup"]),
         )
-    except (ValidationError, KeyError, TypeError, ValueError) as error:
+    except (ValidationError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DatasetError(f"{config_path} is damaged ({reason}); export the model again") from None
 
@@ -210,7 +211,7 @@ def read_bundle_config(folder: Path) -> tuple[ExperimentConfig, RecordingSetup]:
 def _rename_to_free(temporary: Path, parent: Path, folder: Path | None) -> Path:
     """Rename to ``folder`` or to the next free five-digit number; safe against others doing the same."""
     while True:
-        numbers = [int(p.name) for p in parent.iterdir() if re.fullmatch(r"\d{5}", p.name)]
+        numbers = [int(p.name) for p in parent.iterdir() if re.fullmatch(r"\d{5,}", p.name)]
         target = folder or parent / f"{max(numbers, default=0) + 1:05d}"
         try:
             os.rename(temporary, target)  # noqa: PTH104 - Path.rename hides that a non-empty target fails
@@ -223,6 +224,16 @@ def _rename_to_free(temporary: Path, parent: Path, folder: Path | None) -> Path:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _read_covariance_scale(path: Path) -> float:
+    scale = _read_json(path).get("covariance_scale")
+    if not (isinstance(scale, int | float) and 0.0 < scale < math.inf):
+        raise DatasetError(
+            f"{path}: covariance_scale must be a number above 0, but is {scale!r}; "
+            "export the model again"
+        )
+    return float(scale)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from gerbil_tune.config.schema import GaussianFullConfig
 
+_FIRST_SPREAD = 0.3  # of a usual initial weight, for a first standard deviation of one unit
+
 
 @dataclass(slots=True)
 class GaussianPrediction:
@@ -88,7 +90,8 @@ class GaussianFullHead(nn.Module):
             first_sd_units_D: (D,) standard deviation to start from, in network units.
         """
         with torch.no_grad():
-            readout.weight.mul_(0.1)
+            # By the first standard deviation: near the centre in mm, however large a network unit is.
+            readout.weight.mul_(_FIRST_SPREAD * first_sd_units_D.min().clamp_max(1.0))
             bias = torch.zeros(self.num_keypoints, self.outputs_per_keypoint)
             inverse_softplus_D = first_sd_units_D + torch.log(-torch.expm1(-first_sd_units_D))
             on_diagonal = (self.rows == self.columns).nonzero().squeeze(1)

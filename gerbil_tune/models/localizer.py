@@ -10,7 +10,7 @@ from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.features import Features, GeneralizedCrossCorrelation
 from gerbil_tune.models.heads import GaussianFullHead, GaussianPrediction
-from gerbil_tune.models.registry import build_architecture
+from gerbil_tune.models.registry import ARCHITECTURES, build_architecture
 from gerbil_tune.models.scaling import LocationScale, pcm_to_float, scale_audio
 
 
@@ -51,7 +51,9 @@ class Localizer(nn.Module):
             lengths_B: (B,) int64, samples of each event.
         """
         audio_BCT = pcm_to_float(audio_BTC).transpose(1, 2).contiguous()
-        audio_BCT = scale_audio(audio_BCT, lengths_B, self.audio_scaling)
+        # A factor common to all channels cancels in the correlations, and their band has no offset.
+        if self.network.uses_audio or self.audio_scaling.kind == "channel_zscore":
+            audio_BCT = scale_audio(audio_BCT, lengths_B, self.audio_scaling)
         gcc_BPL = self.gcc(audio_BCT) if self.network.uses_gcc else None
         return Features(audio_BCT if self.network.uses_audio else None, lengths_B, gcc_BPL)
 
@@ -88,4 +90,5 @@ def autocast_dtype(config: ExperimentConfig, device: torch.device) -> torch.dtyp
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
     capabilities = torch.cpu.get_capabilities()
     has_bfloat16 = any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
-    return torch.bfloat16 if has_bfloat16 and config.model.kind != "gcc-net" else None
+    convolves_audio = ARCHITECTURES[config.model.kind].uses_audio
+    return torch.bfloat16 if has_bfloat16 and convolves_audio else None

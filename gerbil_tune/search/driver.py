@@ -11,9 +11,7 @@ from pathlib import Path
 
 from gerbil_tune.errors import LaunchError
 from gerbil_tune.search.book import StudyBook
-from gerbil_tune.search.trial import TrialSite, run_trial, run_trial_with_workers
-
-_CONTROLLER_CPUS = 0.01  # the trainable of an N-worker trial only waits; its workers hold the CPUs
+from gerbil_tune.search.trial import CONTROLLER_CPUS, TrialSite, run_trial, run_trial_with_workers
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,7 @@ def plan_placement(*, workers_per_trial: int, max_concurrent: int | None) -> Pla
     have = ray.cluster_resources()
     cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
     use_gpu = gpus >= 1
-    cpus_per_trial = workers_per_trial + (_CONTROLLER_CPUS if workers_per_trial > 1 else 0)
-    fits = math.floor((cpus + _CONTROLLER_CPUS * cpus) / cpus_per_trial)
+    fits = math.floor(cpus / workers_per_trial)
     scarce, amount = "CPU", cpus
     if use_gpu and math.floor(gpus / workers_per_trial) < fits:
         fits = math.floor(gpus / workers_per_trial)
@@ -85,7 +82,7 @@ def run_trials(
     resources = (
         {"CPU": 1, **({"GPU": 1} if placement.use_gpu else {})}
         if placement.workers_per_trial == 1
-        else {"CPU": _CONTROLLER_CPUS}
+        else {"CPU": CONTROLLER_CPUS}
     )
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(function, site=site), resources),

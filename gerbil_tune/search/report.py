@@ -104,9 +104,17 @@ def _figures(
         yield ReportFigure("importance", "Importance of each setting", _IMPORTANCE, figure)
     if len(view.in_state("complete")) > 1:
         figure = study_figures.parallel_coordinates(view, tuple(shares))
+        order = ", the most important first" if shares else ""
         width_px = 150 * (1 + len(view.parameters))
         title = "All complete trials at a glance"
-        yield ReportFigure("parallel_coordinates", title, _PARALLEL, figure, width_px)
+        yield ReportFigure(
+            "parallel_coordinates",
+            title,
+            _PARALLEL.format(order=order),
+            figure,
+            width_px,
+            on_paper=False,
+        )
     if result is not None:
         yield from _evaluation_figures(result)
 
@@ -171,7 +179,7 @@ _IMPORTANCE = (
     "With few trials this is a hint, not a proof."
 )
 _PARALLEL = (
-    "One line a complete trial, through the value of each of its settings, the most important first. Orange "
+    "One line a complete trial, through the value of each of its settings{order}. Orange "
     "lines are the best trials. Drag along an axis to keep only the lines that pass there; click the axis "
     "to undo. A trial that does not have a setting passes through “not used”."
 )

@@ -6,7 +6,7 @@ STYLE = """
   --grid: #e3e7eb; --accent: #2460bd; --warn: #a3423c;
 }
 @media screen and (prefers-color-scheme: dark) {
-  :root {
+  :root:not(.paper) {
     --page: #14171a; --soft: #1d2125; --ink: #e6e9ec; --muted: #a0a9b2; --line: #31373d;
     --grid: #2b3036; --accent: #82b1ff; --warn: #f0938c;
   }
@@ -67,7 +67,7 @@ code { overflow-wrap: anywhere; }
 pre { background: var(--soft); border-radius: 8px; padding: 12px 14px; margin: 6px 0 14px; overflow-x: auto; }
 @media (max-width: 760px) {
   th, td { padding: 6px 7px; }
-  td.name { min-width: 90px; }
+  td.name { min-width: 120px; }
   main { padding: 20px 16px 48px; }
   h1 { font-size: 25px; }
   .columns { grid-template-columns: 1fr; gap: 16px; }
@@ -80,8 +80,11 @@ pre { background: var(--soft); border-radius: 8px; padding: 12px 14px; margin: 6
   nav { display: none; }
   .columns.figures { grid-template-columns: 1fr; }
   .tall { max-height: none; overflow: visible; border: 0; }
-  .tall table { font-size: 8pt; }
-  .tall th, .tall td { padding: 2px 5px; white-space: normal; overflow-wrap: anywhere; }
+  .tall table { font-size: 8.5pt; }
+  .tall th { position: static; }
+  .tall th, .tall td { padding: 2px 5px; white-space: normal; }
+  .setting, .modebar, .screen { display: none; }
+  .tall td.number { white-space: nowrap; }
   .scroll { overflow: visible; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   figure, .card, tr { break-inside: avoid; }
@@ -109,22 +112,20 @@ SCRIPT = """
     }
     return layout;
   };
-  const draw = (paperWidth) => {
+  const draw = () => {
     for (const { place, text } of specs) {
       const spec = JSON.parse(text);
       const layout = themed(spec.layout, place.clientWidth);
-      if (paperWidth) {
-        for (const trace of spec.data) trace.hoverinfo = "skip";
-        layout.width = Math.min(paperWidth, place.clientWidth || paperWidth);
-      }
-      Plotly.react(place, spec.data, layout, { responsive: true, displaylogo: false,
+      Plotly.newPlot(place, spec.data, layout, { responsive: true, displaylogo: false,
         modeBarButtonsToRemove: ["select2d", "lasso2d"], toImageButtonOptions: { format: "svg" } });
     }
   };
   if (window.Plotly) {
     draw();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
-    matchMedia("print").addEventListener("change", (event) => draw(event.matches ? 660 : undefined));
+    const paper = (on) => { document.documentElement.classList.toggle("paper", on); draw(); };
+    window.addEventListener("beforeprint", () => paper(true));
+    window.addEventListener("afterprint", () => paper(false));
   }
   const valueOf = (row, column) => row.cells[column].dataset.value ?? row.cells[column].textContent;
   const compare = (a, b) => {

@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from gerbil_tune.evaluation.figures import METHOD_COLORS, NEUTRAL, style
+from gerbil_tune.evaluation.figures import LEGEND_BELOW, METHOD_COLORS, NEUTRAL, style
 from gerbil_tune.search.report_study import (
     Scalar,
     SearchedParameter,
@@ -18,7 +18,6 @@ from gerbil_tune.search.report_study import (
 )
 
 _BLUE, _ORANGE, _GREEN, _, _, _RED = METHOD_COLORS
-_LEGEND_BELOW = {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.2, "yanchor": "top"}
 _LOG_AXIS_RATIO = 8.0
 _UNUSED = "not used"
 _MIN_SHARE = 0.005
@@ -49,8 +48,8 @@ def history(view: StudyView) -> Any:
     )
     best = _best_so_far(complete, view.minimize)
     figure.add_scatter(
-        x=[trial.number for trial in complete],
-        y=best,
+        x=[trial.number for trial in complete] + [view.trials[-1].number],
+        y=best + best[-1:],
         mode="lines",
         line={"color": _GREEN, "width": 2.5, "shape": "hv"},
         name="best so far",
@@ -59,10 +58,10 @@ def history(view: StudyView) -> Any:
     if view.champion is not None and view.champion.objective is not None:
         ring = {"color": _GREEN, "size": 17, "symbol": "circle-open", "line": {"width": 3}}
         _add_trials(figure, [view.champion], "best trial", ring)
-    figure.update_xaxes(title_text="trial")
+    figure.update_xaxes(title_text="trial", dtick=_whole_steps(len(view.trials)))
     _set_objective_axis(figure, view, [t.objective for t in view.trials if t.objective is not None])
     hidden = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
-    return style(figure, height=400, legend=_LEGEND_BELOW, yaxis2=hidden)
+    return style(figure, height=400, **LEGEND_BELOW, yaxis2=hidden)
 
 
 def learning_curves(view: StudyView) -> Any:
@@ -70,8 +69,8 @@ def learning_curves(view: StudyView) -> Any:
     figure = go.Figure()
     champion = view.champion
     groups: tuple[tuple[str, str, float, list[TrialRecord]], ...] = (
-        ("complete", _BLUE, 0.35, view.in_state("complete")),
-        ("pruned", _ORANGE, 0.45, view.in_state("pruned")),
+        ("complete", _BLUE, 0.5, view.in_state("complete")),
+        ("pruned", _ORANGE, 0.55, view.in_state("pruned")),
         ("failed", _RED, 0.6, view.in_state("failed")),
         ("running", NEUTRAL, 0.8, view.in_state("running")),
     )
@@ -82,9 +81,10 @@ def learning_curves(view: StudyView) -> Any:
     if champion is not None and champion.curve:
         name = f"best trial ({champion.number})"
         _add_curves(figure, [champion], name, 1.0, {"color": _GREEN, "width": 3.5})
-    figure.update_xaxes(title_text="epoch")
+    epochs = max((trial.curve[-1][0] for trial in view.trials if trial.curve), default=1)
+    figure.update_xaxes(title_text="epoch", dtick=_whole_steps(epochs))
     _set_objective_axis(figure, view, [value for trial in view.trials for _, value in trial.curve])
-    return style(figure, height=400, legend=_LEGEND_BELOW)
+    return style(figure, height=400, **LEGEND_BELOW)
 
 
 def importance_bars(view: StudyView, shares: Mapping[str, float]) -> Any:
@@ -104,7 +104,7 @@ def importance_bars(view: StudyView, shares: Mapping[str, float]) -> Any:
         )
     )
     figure.update_xaxes(
-        title_text="importance", tickformat=".0%", range=[0, 1.12 * max(shares.values())]
+        title_text="importance", tickformat=".0%", range=[0, 1.2 * max(shares.values())]
     )
     figure.update_yaxes(automargin=True, ticklabelstandoff=6)
     return style(figure, height=80 + 38 * len(names), bargap=0.35)
@@ -190,6 +190,11 @@ def _hover(trial: TrialRecord) -> str:
     if trial.reason:
         lines.append(f"<i>{html.escape(trial.reason[:120])}</i>")
     return "<br>".join(lines)
+
+
+def _whole_steps(count: int) -> int | None:
+    """Step of the ticks of a short axis of whole numbers; None leaves it to plotly."""
+    return 1 if count <= 12 else None
 
 
 def _best_so_far(trials: Sequence[TrialRecord], minimize: bool) -> list[float]:

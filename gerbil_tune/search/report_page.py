@@ -3,9 +3,10 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
 from gerbil_tune.search.report_assets import SCRIPT, STYLE
@@ -23,6 +24,7 @@ class ReportFigure:
         caption: What it shows and how to read it, in plain words.
         figure: From plotly.
         min_width_px: It scrolls sideways where the page is narrower.
+        on_paper: Whether it is printed.
     """
 
     name: str
@@ -30,6 +32,7 @@ class ReportFigure:
     caption: str
     figure: Any
     min_width_px: int = 0
+    on_paper: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def table(
     rows: Iterable[tuple[Sequence[Cell], bool]],
     *,
     sortable: bool = False,
-    numbers: frozenset[int] = frozenset(),
+    classes: Mapping[int, str] = MappingProxyType({}),
 ) -> str:
     """A table.
 
@@ -66,13 +69,13 @@ def table(
         headings: Of the columns.
         rows: Cells, and whether the row stands out.
         sortable: Whether a click on a heading sorts.
-        numbers: Columns whose headings stand to the right.
+        classes: CSS class of a heading by its column.
     """
     heads = []
     for column, heading in enumerate(headings):
         label = escape(heading)
         inner = f'<button type="button">{label}</button>' if sortable else label
-        css = ' class="number"' if column in numbers else ""
+        css = f' class="{classes[column]}"' if column in classes else ""
         heads.append(f'<th scope="col"{css}>{inner}</th>')
     body = []
     for cells, stands_out in rows:
@@ -122,8 +125,9 @@ def figure_block(item: ReportFigure) -> str:
     width = f"min-width:{item.min_width_px}px;" if item.min_width_px else ""
     height = int(item.figure.layout.height)
     place = f"figure-{item.name}"
+    css = "" if item.on_paper else ' class="screen"'
     return (
-        f"<figure><h3>{escape(item.title)}</h3>"
+        f"<figure{css}><h3>{escape(item.title)}</h3>"
         f'<div class="scroll"><div class="plot" id="{place}" style="{width}height:{height}px"></div></div>'
         f"<figcaption>{escape(item.caption)}</figcaption>"
         f'<script type="application/json" data-figure="{place}">{_figure_json(item.figure)}</script></figure>'

@@ -125,15 +125,6 @@ def evaluation(
             paragraph(missing),
             commands(*_evaluate_commands(view, study_dir)),
         )
-    headings = ("method", *(title for title, _ in COLUMNS))
-    rows = [
-        (
-            [text_cell(row.name)]
-            + [Cell(DASH if text == "-" else text, css="number") for text in format_row(row)],
-            place == 0,
-        )
-        for place, row in enumerate(result.rows())
-    ]
     count = len(result.locations_mm_NKD)
     about = f"{count} events of {result.data_path}. The maps below are of {result.methods[0].name}."
     reading = (
@@ -141,12 +132,11 @@ def evaluation(
         "distance of the calibration curve from the diagonal, 0 is perfect. 95 % coverage: how many true "
         "locations lie in the regions that state 95 %. A dash: the method states no uncertainty."
     )
-    numbers = frozenset(range(1, len(headings)))
     return section(
         "evaluation",
         "How good it is",
         paragraph(about),
-        scroll(table(headings, rows, numbers=numbers)),
+        scroll(_methods_table(result)),
         paragraph(reading, "note"),
         columns(
             figure_block(figures["error_map"]), figure_block(figures["error_cdf"]), css=_FIGURES
@@ -157,6 +147,19 @@ def evaluation(
             css=_FIGURES,
         ),
     )
+
+
+def _methods_table(result: EvaluationResult) -> str:
+    headings = ("method", *(title for title, _ in COLUMNS))
+    rows = [
+        (
+            [text_cell(row.name)]
+            + [Cell(DASH if text == "-" else text, css="number") for text in format_row(row)],
+            place == 0,
+        )
+        for place, row in enumerate(result.rows())
+    ]
+    return table(headings, rows, classes=dict.fromkeys(range(1, len(headings)), "number"))
 
 
 def search_course(view: StudyView, figures: Figures) -> str:
@@ -201,7 +204,7 @@ def what_was_searched(view: StudyView) -> str:
     return section(
         "space",
         "What was searched",
-        scroll(table(headings, rows, numbers=frozenset({4}))),
+        scroll(table(headings, rows, classes={4: "number"})),
         paragraph(
             "All other settings were the same in all trials; the study.yaml beside this page has them."
         ),
@@ -213,11 +216,17 @@ def all_trials(view: StudyView) -> str:
     paths = list(dict.fromkeys(parameter.path for parameter in view.parameters))
     headings = ("trial", "state", view.metric_title, "epochs", "time", *paths, "note")
     rows = [(_trial_cells(trial, paths), trial is view.champion) for trial in view.trials]
+    classes = dict.fromkeys((0, 2, 3, 4), "number") | dict.fromkeys(
+        range(5, 5 + len(paths)), "setting"
+    )
     return section(
         "trials",
         "All trials",
-        paragraph("Click a heading to sort. A pruned trial shows its best epoch.", "note"),
-        scroll(table(headings, rows, sortable=True, numbers=frozenset({0, 2, 3, 4})), css="tall"),
+        paragraph(
+            "Click a heading to sort. A pruned trial shows its best epoch. Paper leaves the settings out.",
+            "note",
+        ),
+        scroll(table(headings, rows, sortable=True, classes=classes), css="tall"),
     )
 
 
@@ -295,7 +304,9 @@ def _time_spent(view: StudyView) -> str:
         if trials:
             rows.append((_time_cells(state, trials), False))
     headings = ("trials that ended", "number", "epochs", "time", "mean time")
-    return "<h3>Time spent</h3>" + scroll(table(headings, rows, numbers=frozenset({1, 2, 3, 4})))
+    return "<h3>Time spent</h3>" + scroll(
+        table(headings, rows, classes=dict.fromkeys((1, 2, 3, 4), "number"))
+    )
 
 
 def _time_cells(state: str, trials: Sequence[TrialRecord]) -> list[Cell]:
@@ -330,10 +341,11 @@ def _trial_cells(trial: TrialRecord, paths: Sequence[str]) -> list[Cell]:
     ]
     for path in paths:
         if path not in settings:
-            cells.append(Cell("", ""))
+            cells.append(Cell("", "", "setting"))
             continue
         value = settings[path]
         plain = isinstance(value, int | float) and not isinstance(value, bool)
-        cells.append(Cell(format_value(value), value if plain else format_value(value)))
+        text = format_value(value)
+        cells.append(Cell(text, value if plain else text, "setting"))
     cells.append(text_cell(trial.reason, css="reason"))
     return cells

@@ -11,6 +11,9 @@ from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.training.loop import TrainingJob, train_loop
 from gerbil_tune.training.session import InProcessSession, local_device
 
+CONTROLLER_CPUS = 0.01
+"""Of an N-worker trial, whose own process only waits; its workers leave that much free together."""
+
 
 @dataclass(frozen=True)
 class TrialSite:
@@ -68,6 +71,7 @@ def run_trial_with_workers(tune_config: dict[str, Any], site: TrialSite) -> None
         _job(tune_config, site),
         num_workers=site.workers_per_trial,
         use_gpu=site.use_gpu,
+        cpus_per_worker=1 - CONTROLLER_CPUS,
         callbacks=[TuneReportCallback()],
     )
     try:

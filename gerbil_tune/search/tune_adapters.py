@@ -45,7 +45,7 @@ class BookSearcher(Searcher):
         """Nothing to restore."""
 
 
-class BookScheduler(FIFOScheduler):  # type: ignore[misc]
+class BookScheduler(FIFOScheduler):
     """Runs trials in order and stops those that the book gives up."""
 
     def __init__(self, book: StudyBook) -> None:

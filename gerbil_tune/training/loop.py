@@ -58,7 +58,8 @@ def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
     """Train from the newest checkpoint, or from the start, to the last epoch.
 
     Leaves init_, best_ and final_weights.safetensors in ``job.run_dir``. Reports after every epoch:
-    epoch, done, train_nll, val_* and timing.
+    epoch, training_done, best_value, train_nll, val_* and timing. A run that goes on first reports its last
+    finished epoch again, since that report may have been lost with the process that sent it.
 
     Raises:
         NonFiniteLossError: If the loss or a gradient is NaN or infinite.
@@ -89,6 +90,7 @@ def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
         rank=session.rank,
     )
     augmenter = Augmenter(config.augmentation, job.setup)
+    report_again(state.progress, job, session)
     while state.progress.epoch < config.training.epochs:
         started = time.perf_counter()
         metrics = train_epoch(state, parallel, batches, augmenter, config, session)
@@ -165,6 +167,8 @@ def optimizer_step(
 
 def evaluate(model: Localizer, job: TrainingJob, session: TrainingSession) -> dict[str, float]:
     """Metrics over all validation events, each counted once, the same on every rank."""
+    if session.world_size > 1:
+        share_statistics(model)
     mean, covariance, truth = predict_validation(model, job, session)
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise NonFiniteLossError(
@@ -172,6 +176,16 @@ def evaluate(model: Localizer, job: TrainingJob, session: TrainingSession) -> di
             f"(it was {job.config.optimizer.learning_rate:g})"
         )
     return {f"val_{name}": value for name, value in score(mean, covariance, truth).items()}
+
+
+def share_statistics(model: torch.nn.Module) -> None:
+    """Give all ranks the running statistics of rank 0, which are the ones that are saved.
+
+    DDP does so at the beginning of each training step; after an epoch's last step they differ.
+    """
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            torch.distributed.broadcast(buffer, src=0)
 
 
 @torch.inference_mode()
@@ -214,7 +228,10 @@ def predict_validation(
 def finish_epoch(
     state: TrainState, metrics: dict[str, float], job: TrainingJob, session: TrainingSession
 ) -> None:
-    """Note the best weights, write the checkpoint and the history, then report."""
+    """Note the best weights, write the history and the checkpoint, then report.
+
+    In this order a kill in between repeats an epoch in the history, and never leaves one out.
+    """
     progress = state.progress
     progress.epoch += 1
     if metrics[job.metric] < progress.best_value:
@@ -224,17 +241,30 @@ def finish_epoch(
     metrics["epoch"] = progress.epoch
     metrics["best_value"] = progress.best_value
     metrics["training_done"] = float(progress.epoch >= job.config.training.epochs)
+    progress.last_metrics = dict(metrics)
     if session.rank == 0:
-        state.save(job.run_dir)
         with (job.run_dir / HISTORY).open("a") as history:
             history.write(json.dumps(metrics) + "\n")
+        state.save(job.run_dir)
     session.report(metrics)
+
+
+def report_again(progress: Progress, job: TrainingJob, session: TrainingSession) -> None:
+    """Report the last epoch of a run that goes on; nothing for one that begins."""
+    if progress.last_metrics:
+        done = float(progress.epoch >= job.config.training.epochs)
+        session.report({**progress.last_metrics, "training_done": done})
 
 
 def make_optimizer(config: OptimizerConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer; norms and biases are not decayed."""
-    decayed = [p for p in model.parameters() if p.ndim > 1 and p.shape[-1] > 1]
-    others = [p for p in model.parameters() if not (p.ndim > 1 and p.shape[-1] > 1)]
+    weights = {
+        id(module.weight)
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv1d)
+    }
+    decayed = [p for p in model.parameters() if id(p) in weights]
+    others = [p for p in model.parameters() if id(p) not in weights]
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},

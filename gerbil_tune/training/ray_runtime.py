@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import stat
+import sys
 from pathlib import Path
 
 from gerbil_tune.errors import LaunchError
@@ -17,7 +18,6 @@ from gerbil_tune.errors import LaunchError
 _LOCAL_OBJECT_STORE_BYTES = 256 * 1024**2  # nothing large passes through it: data are memory-mapped
 
 _ENVIRONMENT = {
-    "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -42,6 +42,8 @@ def start_ray(num_cpus: int | None = None) -> None:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if "ray" not in sys.modules:  # it reads this once, when it is imported
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     if ray.is_initialized():

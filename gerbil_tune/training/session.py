@@ -1,6 +1,7 @@
-"""Where a training loop runs: what it must know of its place, and the two adapters to Ray.
+"""Where a training loop runs: what it must know of its place.
 
-The loop sees the protocol alone, so it runs and is tested without Ray.
+The loop sees the protocol alone, so it runs and is tested without Ray. Of the two adapters, one is here, and
+the one to a Ray Train worker group in ``trainer``.
 """
 
 from collections.abc import Callable
@@ -39,25 +40,6 @@ class InProcessSession:
     def report(self, metrics: dict[str, float]) -> None:
         """Pass the metrics on."""
         self.report_metrics(metrics)
-
-
-class RayTrainSession:
-    """A worker of a Ray Train group; construct it inside the worker."""
-
-    def __init__(self) -> None:
-        import ray.train
-        import ray.train.torch
-
-        context = ray.train.get_context()
-        self.rank: int = context.get_world_rank()
-        self.world_size: int = context.get_world_size()
-        self.device: torch.device = ray.train.torch.get_device()
-
-    def report(self, metrics: dict[str, float]) -> None:
-        """Report to the Train controller; a barrier over all ranks."""
-        import ray.train
-
-        ray.train.report(dict(metrics))
 
 
 def local_device() -> torch.device:

@@ -1,14 +1,13 @@
 """The resumable state of a training run, on disk without pickle.
 
     <run_dir>/checkpoints/epoch-00003/state.safetensors   model, optimizer, best weights, random state
-                                      state.json          epoch, best value, history, optimizer's scalars
+                                      state.json          epoch, best value, metrics, optimizer's scalars
 
 A checkpoint is written to a temporary folder and renamed: what has the final name is whole.
 """
 
 import json
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,13 @@ class Progress:
         epoch: Epochs done.
         best_value: Lowest validation metric so far.
         best_metrics: All metrics of that epoch.
+        last_metrics: What the newest epoch reported.
     """
 
     epoch: int = 0
     best_value: float = float("inf")
     best_metrics: dict[str, float] = field(default_factory=dict)
+    last_metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -57,7 +58,9 @@ class TrainState:
         """Write a checkpoint and drop old ones; return its folder."""
         folder = run_dir / CHECKPOINTS
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+        temporary = folder / ".partial"
+        shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed here
+        temporary.mkdir()
         tensors, scalars = _split_optimizer(self.optimizer)
         tensors |= {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}

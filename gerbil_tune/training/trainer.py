@@ -6,19 +6,39 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gerbil_tune.errors import GerbilTuneError, LaunchError
 from gerbil_tune.training.loop import HISTORY, TrainingJob, train_loop
 
+if TYPE_CHECKING:
+    import torch
+
 _POLL_S = 0.25
+
+
+class RayTrainSession:
+    """A worker of a Ray Train group; construct it inside the worker."""
+
+    def __init__(self) -> None:
+        import ray.train
+        import ray.train.torch
+
+        context = ray.train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.world_size: int = context.get_world_size()
+        self.device: torch.device = ray.train.torch.get_device()
+
+    def report(self, metrics: dict[str, float]) -> None:
+        """Report to the Train controller; a barrier over all ranks."""
+        import ray.train
+
+        ray.train.report(dict(metrics))
 
 
 def train_worker(loop_config: dict[str, Any]) -> None:
     """Run the loop on one worker of the group."""
     import torch
-
-    from gerbil_tune.training.session import RayTrainSession
 
     session = RayTrainSession()
     if session.device.type == "cpu":

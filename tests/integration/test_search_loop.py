@@ -1,0 +1,165 @@
+"""The whole loop by the real command line: simulate, search, continue, register, predict, evaluate."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from tests.integration.command_line import SPACE, clean_environment, command, run
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small simulated data set and a space file."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "space.yaml").write_text(SPACE)
+    for name, events, seed in (("train_set", 96, 1), ("val_set", 32, 2), ("test_set", 24, 3)):
+        (folder / "data").mkdir(exist_ok=True)
+        run(
+            folder,
+            *("simulate", f"data/{name}.h5", "--events", str(events), "--seed", str(seed)),
+            *("--duration-ms", "20", "40", "--processes", "1"),
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def searched(site: Path) -> tuple[Path, str]:
+    """The folder after a search of three trials, and what the search printed."""
+    done = run(site, "search", "space.yaml", "--data", "data", "--max-concurrent", "1")
+    return site, done.stdout
+
+
+def stored(folder: Path, name: str = "tiny") -> optuna.Study:
+    return optuna.load_study(
+        study_name=name, storage=f"sqlite:///{folder}/studies/{name}/optuna.db"
+    )
+
+
+def test_search_leaves_what_the_design_promises(searched: tuple[Path, str]) -> None:
+    folder, printed = searched
+    study = stored(folder)
+    assert [trial.state.is_finished() for trial in study.trials] == [True] * 3
+    assert TrialState.COMPLETE in {trial.state for trial in study.trials}
+    assert (folder / "studies/tiny/report.html").stat().st_size > 10_000
+    bundle = folder / "trained_models/gerbil-locator/00001"
+    present = {path.name for path in bundle.iterdir()}
+    assert present == {
+        *("config.json", "metrics.json", "calibration.json", "provenance.json"),
+        *(f"{which}_weights.safetensors" for which in ("init", "best", "final")),
+    }
+    provenance = json.loads((bundle / "provenance.json").read_text())
+    assert provenance["study"] == "tiny"
+    assert provenance["workers"] == 2
+    assert "SRP-PHAT" in printed
+    assert "models:/gerbil-locator@champion" in printed
+
+
+def test_mlflow_holds_one_parent_and_a_nested_run_for_each_trial(
+    searched: tuple[Path, str],
+) -> None:
+    from mlflow import MlflowClient
+
+    folder, _ = searched
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(parents) == 1
+    assert len(children) == 3
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parents[0].info.run_id}
+    assert "optimizer/learning_rate" in children[0].data.params
+    history = client.get_metric_history(children[0].info.run_id, "val_error_median_mm")
+    assert [metric.step for metric in history] == sorted({metric.step for metric in history})
+    artifacts = {file.path for file in client.list_artifacts(parents[0].info.run_id)}
+    assert {"report.html", "figures"} <= artifacts
+    version = client.get_model_version_by_alias("gerbil-locator", "champion")
+    assert version.run_id == parents[0].info.run_id
+
+
+def test_the_champion_predicts_and_is_evaluated(searched: tuple[Path, str]) -> None:
+    folder, _ = searched
+    reference = "models:/gerbil-locator@champion"
+    run(folder, "predict", "--model", reference, "--data", "data/test_set.h5", "-o", "out.h5")
+    with h5py.File(folder / "out.h5") as file:
+        assert file["predictions"].shape == (24, 2)
+        assert file["covariance"].shape == (24, 2, 2)
+        assert np.isfinite(file["predictions"][:]).all()
+        assert np.linalg.eigvalsh(file["covariance"][:]).min() > 0
+        assert file.attrs["units"] == "mm"
+        assert file.attrs["model_uri"] == "models:/gerbil-locator/1"
+    done = run(folder, "evaluate", "--model", reference, "--data", "data/test_set.h5")
+    for row in ("chance", "SRP-PHAT", "gerbil-locator@champion"):
+        assert row in done.stdout
+
+
+def test_more_trials_continue_the_study_and_repeat_nothing(searched: tuple[Path, str]) -> None:
+    folder, _ = searched
+    before = [(trial.number, trial.params, trial.value) for trial in stored(folder).trials]
+    done = run(
+        folder, "search", "space.yaml", "--data", "data", "--trials", "4", "--max-concurrent", "1"
+    )
+    after = stored(folder).trials
+    assert [(trial.number, trial.params, trial.value) for trial in after[:3]] == before
+    assert len(after) == 4
+    assert "3 done before" in done.stdout
+    assert "trial 0 starts" not in done.stdout
+    again = run(folder, "search", "space.yaml", "--data", "data", "--trials", "4")
+    assert "starts" not in again.stdout
+    assert "training it for" in again.stdout or "champion" in again.stdout
+    assert len(stored(folder).trials) == 4
+
+
+def test_other_data_under_the_same_study_are_refused(searched: tuple[Path, str]) -> None:
+    folder, _ = searched
+    other = folder / "other"
+    shutil.copytree(folder / "data", other)
+    shutil.copy(folder / "data/val_set.h5", other / "train_set.h5")
+    done = run(folder, "search", "space.yaml", "--data", "other", code=2)
+    assert "begun on other data" in done.stderr
+
+
+def test_ctrl_c_and_the_same_command_again(site: Path) -> None:
+    arguments = ("search", "space.yaml", "--data", "data", "--name", "stopped")
+    arguments += ("--max-concurrent", "1", "--set", "training/epochs=60", "--trials", "2")
+    arguments += ("--set", "training/global_batch_size=8")
+    process = subprocess.Popen(
+        command(*arguments),
+        cwd=site,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    history = site / "studies/stopped/trials/00000/metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (history.exists() and history.read_text().count("\n") >= 3):
+        assert time.monotonic() < deadline, "no epoch within two minutes"
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, printed
+    assert "run the same command again" in printed
+    assert "Traceback" not in printed
+    assert stored(site, "stopped").trials[0].state is TrialState.RUNNING
+    epochs_before = len(history.read_text().splitlines())
+    assert 3 <= epochs_before < 60
+
+    done = run(site, *arguments)
+    assert f"trial 0 starts, on from epoch {epochs_before}" in done.stdout
+    assert [trial.state.is_finished() for trial in stored(site, "stopped").trials] == [True, True]
+    epochs = [json.loads(line)["epoch"] for line in history.read_text().splitlines()]
+    assert epochs == list(range(1, 61))

@@ -1,0 +1,141 @@
+"""Trials under Ray Tune in this process: repeatable, and with two workers each."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from gerbil_tune.config.schema import DataConfig
+from gerbil_tune.config.space import SpaceFile
+from gerbil_tune.data.events import recording_setup
+from gerbil_tune.data.splits import load_splits
+from gerbil_tune.errors import LaunchError
+from gerbil_tune.search.book import StudyBook, storage_url
+from gerbil_tune.search.driver import plan_placement, run_trials
+from gerbil_tune.search.trial import TrialSite
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    # Ray's own, from its processes' clean-up and its use of older interfaces.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+]
+
+LEARNING_RATES = {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}
+
+
+def make_space(
+    *, epochs: int = 3, grace_epochs: int = 1, top_learning_rate: float = 1e-2
+) -> SpaceFile:
+    return SpaceFile.model_validate(
+        {
+            "name": "s",
+            "study": {
+                "sampler": {"kind": "tpe", "seed": 1, "startup_trials": 2},
+                "trial_scheduler": {
+                    "kind": "asha",
+                    "grace_epochs": grace_epochs,
+                    "reduction_factor": 2,
+                },
+            },
+            "base": {
+                "model": {"kind": "gcc-net", "lags": {"num_channels": 8, "hidden": 16}},
+                "training": {"epochs": epochs, "global_batch_size": 8},
+            },
+            "parameters": {
+                "optimizer/learning_rate": {**LEARNING_RATES, "high": top_learning_rate}
+            },
+        }
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> object:
+    from gerbil_tune.training.ray_runtime import start_ray
+
+    start_ray(num_cpus=2)
+    import ray
+
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def make_site(make_event_file: Callable[..., Path], tmp_path: Path) -> Callable[..., TrialSite]:
+    def make(folder: Path, workers: int = 1) -> TrialSite:
+        path = tmp_path / "events.h5"
+        if not path.exists():
+            make_event_file("events.h5", num_events=48, lengths=(800, 2000))
+        data_config = DataConfig(arena_mm=(572.0, 356.0), sample_rate_hz=125000.0)
+        splits = load_splits(path, data_config)
+        setup = recording_setup(splits.train, data_config)
+        return TrialSite(setup, splits, folder / "trials", "val_error_median_mm", workers, False)
+
+    return make
+
+
+def search(folder: Path, site: TrialSite, space: SpaceFile, trials: int) -> StudyBook:
+    folder.mkdir(exist_ok=True)
+    book = StudyBook(storage_url(folder), "s", space)
+    placement = plan_placement(workers_per_trial=site.workers_per_trial, max_concurrent=1)
+    finished = run_trials(
+        book,
+        site,
+        placement,
+        total_trials=trials,
+        time_budget_s=None,
+        tune_dir=folder / "tune",
+    )
+    assert finished
+    return book
+
+
+def test_one_trial_at_a_time_gives_the_same_study_twice(
+    tmp_path: Path, make_site: Callable[..., TrialSite]
+) -> None:
+    studies = []
+    for name in ("a", "b"):
+        book = search(tmp_path / name, make_site(tmp_path / name), make_space(), trials=6)
+        studies.append(
+            [
+                (t.number, t.params, t.state, t.value, t.intermediate_values)
+                for t in book.study.trials
+            ]
+        )
+    assert studies[0] == studies[1]
+    states = {state for _, _, state, _, _ in studies[0]}
+    assert states == {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+def test_two_workers_a_trial_with_an_early_stop(
+    tmp_path: Path, make_site: Callable[..., TrialSite]
+) -> None:
+    book = search(
+        tmp_path / "n", make_site(tmp_path / "n", workers=2), make_space(epochs=4), trials=3
+    )
+    states = [trial.state for trial in book.study.trials]
+    assert states[0] is TrialState.COMPLETE
+    assert all(state.is_finished() for state in states)
+    assert len(book.study.trials[0].intermediate_values) == 4
+
+
+def test_a_diverged_trial_fails_with_its_reason_and_the_study_goes_on(
+    tmp_path: Path, make_site: Callable[..., TrialSite]
+) -> None:
+    space = make_space(top_learning_rate=1e30)
+    book = search(tmp_path / "d", make_site(tmp_path / "d"), space, trials=4)
+    failed = [trial for trial in book.study.trials if trial.state is TrialState.FAIL]
+    assert failed
+    assert all("NonFiniteLossError" in trial.user_attrs["reason"] for trial in failed)
+    assert len(book.study.trials) == 4
+
+
+def test_what_does_not_fit_is_refused_and_named() -> None:
+    with pytest.raises(LaunchError, match=r"needs 3 CPU, but the cluster has 2"):
+        plan_placement(workers_per_trial=3, max_concurrent=None)
+    with pytest.raises(LaunchError, match=r"--max-concurrent 5 .* enough for 2"):
+        plan_placement(workers_per_trial=1, max_concurrent=5)
+    assert plan_placement(workers_per_trial=1, max_concurrent=None).max_concurrent == 2

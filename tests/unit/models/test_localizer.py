@@ -1,0 +1,77 @@
+"""Letters: B batch, C microphones, T samples."""
+
+import pytest
+import torch
+
+from gerbil_tune.config.schema import ExperimentConfig, GccConfig, ScalingConfig
+from gerbil_tune.geometry import RecordingSetup
+from gerbil_tune.models.localizer import Localizer, autocast_dtype
+from gerbil_tune.models.registry import ARCHITECTURES, build_architecture
+
+SETUP = RecordingSetup(3, 50_000.0, (572.0, 356.0))
+CPU = torch.device("cpu")
+
+
+def make_config(kind="gcc-net", **sections):
+    return ExperimentConfig(**{"model": {"kind": kind}, **sections})
+
+
+@pytest.mark.parametrize("kind", sorted(ARCHITECTURES))
+def test_features_are_those_that_the_architecture_uses(kind):
+    model = Localizer(make_config(kind), SETUP)
+    features = model.extract_features(torch.randn(2, 700, 3), torch.tensor([700, 300]))
+    assert type(model.network) is ARCHITECTURES[kind]
+    assert (features.audio_BCT is not None) == model.network.uses_audio
+    assert (features.gcc_BPL is not None) == model.network.uses_gcc
+    if features.audio_BCT is not None:
+        assert features.audio_BCT.shape == (2, 3, 700)
+    if features.gcc_BPL is not None:
+        assert features.gcc_BPL.shape == (2, 3, model.gcc.num_lags)
+        torch.testing.assert_close(features.gcc_BPL.square().mean((1, 2)), torch.ones(2))
+
+
+def test_correlations_are_of_the_scaled_audio():
+    """Plain correlation sees loudness: per-channel scores make a loud microphone as loud as the rest."""
+    audio_BTC = torch.randn(1, 700, 3) * torch.tensor([1.0, 1.0, 50.0])
+    features = {"gcc": GccConfig(exponent=0.0)}
+
+    def planes(kind):
+        config = make_config(features=features, scaling=ScalingConfig(audio={"kind": kind}))
+        gcc_BPL = Localizer(config, SETUP).extract_features(audio_BTC, torch.tensor([700])).gcc_BPL
+        return gcc_BPL[0].square().mean(1)
+
+    assert planes("event_zscore")[0] < 0.01
+    assert planes("channel_zscore")[0] > 0.3
+
+
+def test_envelopes_double_the_planes_of_the_network():
+    config = make_config(features={"gcc": GccConfig(envelope=True)})
+    model = Localizer(config, SETUP).eval()
+    assert model(torch.randn(2, 700, 3), torch.tensor([700, 300])).shape == (2, 5)
+
+
+def test_head_parameters_are_part_of_the_readout_alone():
+    model = Localizer(make_config(), SETUP)
+    assert not list(model.head.parameters())
+    assert model.network.readout.out_features == model.head.num_outputs
+
+
+def test_registry_builds_what_the_config_names():
+    for kind, architecture in ARCHITECTURES.items():
+        network = build_architecture(
+            make_config(kind).model, SETUP, lag_shape=(3, 31), num_outputs=5
+        )
+        assert type(network) is architecture
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"), [("float32", None), ("bfloat16", torch.bfloat16)]
+)
+def test_precision_is_as_configured(precision, expected):
+    config = make_config(training={"precision": precision})
+    assert autocast_dtype(config, CPU) is expected
+
+
+def test_precision_auto_keeps_the_lag_network_in_float32_on_a_cpu():
+    assert autocast_dtype(make_config(), CPU) is None
+    assert autocast_dtype(make_config("simplenet"), CPU) in (None, torch.bfloat16)
