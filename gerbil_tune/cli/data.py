@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from gerbil_tune.cli.options import SetOption
+from gerbil_tune.config.load import load_experiment
 
 app = typer.Typer(help="Check and split data files.", no_args_is_help=True)
 
@@ -16,11 +17,10 @@ def check(
     overrides: SetOption = None,
 ) -> None:
     """Say what is in the files and what is wrong with them; exit code 2 when something must be mended."""
-    from gerbil_tune.config.load import load_experiment
+    config = load_experiment(None, overrides or [])
     from gerbil_tune.data.checks import cheap_checks, raise_on_errors
     from gerbil_tune.data.events import open_events, recording_setup
 
-    config = load_experiment(None, overrides or [])
     events = open_events(paths)
     setup = recording_setup(events, config.data)
     findings = cheap_checks(events, setup)
@@ -54,10 +54,9 @@ def split(
 
     Fraction and seed are config values: --set data/validation_fraction=0.1 --set data/split_seed=0.
     """
-    from gerbil_tune.config.load import load_experiment
+    config = load_experiment(None, overrides or [])
     from gerbil_tune.data.splits import load_splits
 
-    config = load_experiment(None, overrides or [])
     splits = load_splits(path, config.data, out)
     test = 0 if splits.test is None else len(splits.test)
     typer.echo(

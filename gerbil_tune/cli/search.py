@@ -104,10 +104,10 @@ def _check_batches(space: SpaceFile, workers: int, source: str) -> None:
 
 def _check_configs(space: SpaceFile, opened: "TrainingData", source: str) -> None:
     """Refuse before Ray starts what every trial would refuse one by one."""
-    from gerbil_tune.data.augment import Augmenter
+    from gerbil_tune.models.mirroring import MirrorAugmentation
 
     for config in boundary_configs(space, source):
-        Augmenter(config.augmentation, opened.setup)
+        MirrorAugmentation(config.augmentation.mirror_prob, opened.setup)
 
 
 class _StudyRun:

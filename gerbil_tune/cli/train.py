@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from gerbil_tune.cli.options import DataOption, SavePathOption, SetOption
 from gerbil_tune.config.load import load_experiment
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.errors import ConfigError
-
-if TYPE_CHECKING:
-    from gerbil_tune.cli.training_data import TrainingData
 
 
 def train(
@@ -64,10 +61,11 @@ def train_and_export(
 
     opened = open_training_data(data, experiment.data, run_dir)
     typer.echo(describe(opened))
-    _check_augmentation(experiment, opened)
+    from gerbil_tune.models.mirroring import MirrorAugmentation
 
+    MirrorAugmentation(experiment.augmentation.mirror_prob, opened.setup)  # refuses what cannot be
     from gerbil_tune.training.export import export_bundle
-    from gerbil_tune.training.loop import TrainingJob
+    from gerbil_tune.training.job import TrainingJob
     from gerbil_tune.training.ray_runtime import start_ray
     from gerbil_tune.training.trainer import train_with_workers
 
@@ -109,12 +107,6 @@ def echo_epoch(metrics: dict[str, float], epochs: int) -> None:
         f"{metrics['val_error_median_mm']:.1f} mm, mean {metrics['val_error_mean_mm']:.1f} mm "
         f"({metrics['train_events_per_s']:,.0f} events/s)"
     )
-
-
-def _check_augmentation(experiment: ExperimentConfig, opened: "TrainingData") -> None:
-    from gerbil_tune.data.augment import Augmenter
-
-    Augmenter(experiment.augmentation, opened.setup)
 
 
 def _identity(experiment: ExperimentConfig, data: list[Path]) -> str:

@@ -41,9 +41,14 @@ class ConfigModel(BaseModel):
         if isinstance(values, Mapping):
             unknown = [key for key in values if key not in cls.model_fields]
             if unknown:
-                valid = ", ".join(cls.model_fields)
                 raise PydanticCustomError(
-                    "unknown_key", "not a known key", {"unknown": unknown, "valid": valid}
+                    "unknown_key",
+                    "{first} is not a known key; valid: {valid}",
+                    {
+                        "first": str(unknown[0]),
+                        "unknown": unknown,
+                        "valid": ", ".join(cls.model_fields),
+                    },
                 )
         return values
 

@@ -1,6 +1,6 @@
 """Random changes of training events, on the device, decided for each event on its own.
 
-Letters: B batch, C microphones, T samples, K keypoints, D axes.
+Letters: B batch, C microphones, T samples.
 """
 
 import dataclasses
@@ -10,49 +10,21 @@ from torch import Tensor
 
 from gerbil_tune.config.schema import AugmentationConfig
 from gerbil_tune.data.batches import Batch
-from gerbil_tune.errors import ConfigError
-from gerbil_tune.geometry import RecordingSetup, mirror_permutation
 
 
 class Augmenter:
-    """Applies an augmentation config to batches.
+    """Applies what a config asks of the audio to batches; mirroring acts on features, in ``models``.
 
     Args:
         config: Which changes, how often.
-        setup: The recording site; mirroring needs its microphones.
-
-    Raises:
-        ConfigError: If mirroring is asked for and the array is unknown or not symmetric on any axis.
     """
 
-    def __init__(self, config: AugmentationConfig, setup: RecordingSetup) -> None:
+    def __init__(self, config: AugmentationConfig) -> None:
         self.config = config
-        self.mirrors: list[tuple[int, list[int]]] = []
-        if config.mirror_prob > 0:
-            permutations = ((axis, mirror_permutation(setup, axis)) for axis in (0, 1))
-            self.mirrors = [
-                (axis, list(order)) for axis, order in permutations if order is not None
-            ]
-            if not self.mirrors:
-                raise ConfigError(
-                    f"augmentation/mirror_prob is {config.mirror_prob}, but the microphone array is "
-                    "unknown or not mirror-symmetric; set it to 0, or give the file the attribute "
-                    "microphones_mm"
-                )
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return a changed copy of a batch; the same generator state gives the same changes."""
-        config = self.config
-        audio_BTC, locations = batch.audio_BTC, batch.locations_BKD_mm
-        for axis, order in self.mirrors:
-            chosen_B = self._draw(audio_BTC, config.mirror_prob, generator)
-            audio_BTC = torch.where(chosen_B[:, None, None], audio_BTC[:, :, order], audio_BTC)
-            if locations is not None:
-                sign_BD = torch.ones(
-                    locations.shape[0], locations.shape[2], device=locations.device
-                )
-                sign_BD[:, axis] = torch.where(chosen_B, -1.0, 1.0)
-                locations = locations * sign_BD[:, None, :]
+        config, audio_BTC = self.config, batch.audio_BTC
         if config.polarity_prob > 0:
             chosen_B = self._draw(audio_BTC, config.polarity_prob, generator)
             audio_BTC = torch.where(chosen_B[:, None, None], _negated(audio_BTC), audio_BTC)
@@ -60,7 +32,7 @@ class Augmenter:
             audio_BTC = self._add_noise(audio_BTC, batch.lengths_B, generator)
         if config.mask_prob > 0:
             audio_BTC = self._mask(audio_BTC, batch.lengths_B, generator)
-        return dataclasses.replace(batch, audio_BTC=audio_BTC, locations_BKD_mm=locations)
+        return dataclasses.replace(batch, audio_BTC=audio_BTC)
 
     def _draw(self, audio_BTC: Tensor, probability: float, generator: torch.Generator) -> Tensor:
         return (

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gerbil_tune.config.schema import GaussianFullConfig
 
+_ROUNDING = 1e-6  # of float32, several times over
 _FIRST_SPREAD = 0.3  # of a usual initial weight, for a first standard deviation of one unit
 
 
@@ -28,8 +29,9 @@ class GaussianPrediction:
 
     @property
     def covariance_mm2_BKDD(self) -> Tensor:
-        """(B, K, D, D) float32."""
-        return self.scale_tril_mm_BKDD @ self.scale_tril_mm_BKDD.mT
+        """(B, K, D, D) float32, positive definite also where rounding would make it singular."""
+        covariance = self.scale_tril_mm_BKDD @ self.scale_tril_mm_BKDD.mT
+        return covariance + _ROUNDING * torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1))
 
     def log_density_BK(self, locations_mm_BKD: Tensor) -> Tensor:
         """Natural logarithm of the density per mm^D at each location, (B, K)."""

@@ -61,12 +61,24 @@ class Localizer(nn.Module):
         """Return raw outputs, (B, O) float32; ``distribution`` reads them."""
         with torch.no_grad():
             features = self.extract_features(audio_BTC, lengths_B)
+        return self.read(features)
+
+    def read(self, features: Features, network: nn.Module | None = None) -> Tensor:
+        """Run the network on features that are there already.
+
+        Args:
+            features: From ``extract_features``.
+            network: ``self.network`` in a wrapper that shares gradients; default: the bare one.
+
+        Returns:
+            Raw outputs, (B, O) float32.
+        """
         with torch.autocast(
-            audio_BTC.device.type,
+            features.lengths_B.device.type,
             dtype=self.autocast_dtype or torch.bfloat16,
             enabled=self.autocast_dtype is not None,
         ):
-            raw_BO: Tensor = self.network(features)
+            raw_BO: Tensor = (network or self.network)(features)
         return raw_BO.float()
 
     def distribution(self, raw_BO: Tensor) -> GaussianPrediction:

@@ -10,7 +10,7 @@ from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.search.book import StudyBook
 from gerbil_tune.search.trial import TrialSite
 from gerbil_tune.training.export import export_bundle
-from gerbil_tune.training.loop import TrainingJob
+from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.trainer import train_with_workers
 
 

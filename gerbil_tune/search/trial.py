@@ -8,7 +8,8 @@ from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.data.splits import Splits
 from gerbil_tune.errors import GerbilTuneError
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.training.loop import TrainingJob, train_loop
+from gerbil_tune.training.job import TrainingJob
+from gerbil_tune.training.loop import train_loop
 from gerbil_tune.training.session import InProcessSession, local_device
 
 CONTROLLER_CPUS = 0.01

@@ -13,8 +13,10 @@ from gerbil_tune.evaluation.calibration import fit_covariance_scale
 from gerbil_tune.evaluation.score import score
 from gerbil_tune.models.bundle import save_bundle, weights_name
 from gerbil_tune.models.localizer import Localizer, autocast_dtype
-from gerbil_tune.training.loop import TrainingJob, predict_validation
+from gerbil_tune.training.job import TrainingJob
+from gerbil_tune.training.loop import predict_validation
 from gerbil_tune.training.session import InProcessSession, local_device
+from gerbil_tune.training.steps import ValidationSet
 
 
 def export_bundle(
@@ -32,7 +34,7 @@ def export_bundle(
     model = Localizer(job.config, job.setup).to(session.device)
     model.load_state_dict(load_file(job.run_dir / weights_name("best")))
     model.autocast_dtype = autocast_dtype(job.config, session.device)
-    mean, covariance, truth = predict_validation(model, job, session)
+    mean, covariance, truth = predict_validation(model, ValidationSet(model, job, session), session)
     covariance_scale = float(fit_covariance_scale(mean, covariance, truth))
     metrics = score(mean, covariance * covariance_scale, truth)
     return save_bundle(

@@ -9,9 +9,6 @@ Letters: B batch, K keypoints, D axes, N events.
 import json
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,37 +18,17 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from gerbil_tune.config.schema import ExperimentConfig, LrScheduleConfig, OptimizerConfig, SgdConfig
-from gerbil_tune.data.augment import Augmenter
-from gerbil_tune.data.batches import Batch, EvaluationBatches, TrainingBatches, prefetch
-from gerbil_tune.data.splits import Splits
 from gerbil_tune.errors import NonFiniteLossError
 from gerbil_tune.evaluation.score import score
-from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.bundle import save_weights, weights_name
+from gerbil_tune.models.features import Features
 from gerbil_tune.models.localizer import Localizer, autocast_dtype
+from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.session import TrainingSession
 from gerbil_tune.training.state import Progress, TrainState, cpu_weights
+from gerbil_tune.training.steps import TrainingSteps, ValidationSet, make_training_steps, mix_seed
 
 HISTORY = "metrics.jsonl"
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """What to train, on what, and where to keep it.
-
-    Attributes:
-        config: The experiment.
-        setup: The recording site.
-        splits: Training and validation events.
-        run_dir: Folder of checkpoints, weights and the history of metrics.
-        metric: Validation metric whose lowest value marks the best weights.
-    """
-
-    config: ExperimentConfig
-    setup: RecordingSetup
-    splits: Splits
-    run_dir: Path
-    metric: str = "val_error_median_mm"
 
 
 def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
@@ -74,27 +51,18 @@ def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
     if not state.load_newest(job.run_dir) and session.rank == 0:
         job.run_dir.mkdir(parents=True, exist_ok=True)
         save_weights(job.run_dir / weights_name("init"), cpu_weights(model))
-    parallel = (
-        DistributedDataParallel(
-            model, device_ids=[session.device] if session.device.type == "cuda" else None
-        )
-        if session.world_size > 1
-        else model
-    )
-    batches = TrainingBatches(
-        job.splits.train,
-        crop_length=config.data.crop_length,
-        global_batch_size=config.training.global_batch_size,
-        seed=config.training.seed,
-        world_size=session.world_size,
-        rank=session.rank,
-    )
-    augmenter = Augmenter(config.augmentation, job.setup)
+    # Features have no parameters, so the network alone is what workers share.
+    network: torch.nn.Module = model.network
+    if session.world_size > 1:
+        gpu = [session.device] if session.device.type == "cuda" else None
+        network = DistributedDataParallel(model.network, device_ids=gpu)
+    steps = make_training_steps(config, job.setup, job.splits.train, model, session)
+    validation = ValidationSet(model, job, session)
     report_again(state.progress, job, session)
     while state.progress.epoch < config.training.epochs:
         started = time.perf_counter()
-        metrics = train_epoch(state, parallel, batches, augmenter, config, session)
-        metrics |= evaluate(model, job, session)
+        metrics = train_epoch(state, network, steps, config, session)
+        metrics |= evaluate(model, validation, job, session)
         metrics["epoch_s"] = time.perf_counter() - started
         finish_epoch(state, metrics, job, session)
     if session.rank == 0:
@@ -105,33 +73,30 @@ def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
 
 def train_epoch(
     state: TrainState,
-    parallel: torch.nn.Module,
-    batches: TrainingBatches,
-    augmenter: Augmenter,
+    network: torch.nn.Module,
+    steps: TrainingSteps,
     config: ExperimentConfig,
     session: TrainingSession,
 ) -> dict[str, float]:
-    """Run one epoch of optimizer steps and return train_nll, lr and events_per_s."""
+    """Run one epoch of optimizer steps and return train_nll, learning_rate and train_events_per_s."""
     epoch = state.progress.epoch
-    total_steps = config.training.epochs * batches.num_steps
+    total_steps = config.training.epochs * steps.num_steps
     # Seeded anew each epoch: a resumed run draws what an undisturbed one would have drawn.
     torch.manual_seed(mix_seed(config.training.seed, epoch, session.rank))
-    generator = torch.Generator().manual_seed(
-        mix_seed(config.training.seed + 1, epoch, session.rank)
-    )
-    parallel.train()
+    state.model.train()
     started = time.perf_counter()
     losses: list[Tensor] = []
     events = 0
-    for step, batch in enumerate(on_device(batches.epoch(epoch), session.device)):
-        batch = augmenter(batch, generator)
-        events += len(batch.lengths_B) * session.world_size
+    for step, (features, locations_BKD) in enumerate(steps.epoch(epoch)):
+        events += len(locations_BKD) * session.world_size
         learning_rate = config.optimizer.learning_rate * lr_factor(
-            config.lr_schedule, epoch * batches.num_steps + step, total_steps
+            config.lr_schedule, epoch * steps.num_steps + step, total_steps
         )
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate
-        losses.append(optimizer_step(state, parallel, batch, config.training.clip_norm))
+        losses.append(
+            optimizer_step(state, network, features, locations_BKD, config.training.clip_norm)
+        )
     mean_loss = torch.stack(losses).mean()
     if session.world_size > 1:
         torch.distributed.all_reduce(mean_loss)
@@ -150,26 +115,32 @@ def train_epoch(
 
 
 def optimizer_step(
-    state: TrainState, parallel: torch.nn.Module, batch: Batch, clip_norm: float | None
+    state: TrainState,
+    network: torch.nn.Module,
+    features: Features,
+    locations_mm_BKD: Tensor,
+    clip_norm: float | None,
 ) -> Tensor:
     """One step; return the detached loss without waiting for the device."""
-    assert isinstance(state.model, Localizer)
-    assert batch.locations_BKD_mm is not None
-    prediction = state.model.distribution(parallel(batch.audio_BTC, batch.lengths_B))
-    loss = -prediction.log_density_BK(batch.locations_BKD_mm).mean()
+    model = state.model
+    assert isinstance(model, Localizer)
+    prediction = model.distribution(model.read(features, network))
+    loss = -prediction.log_density_BK(locations_mm_BKD).mean()
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     if clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     state.optimizer.step()
     return loss.detach()
 
 
-def evaluate(model: Localizer, job: TrainingJob, session: TrainingSession) -> dict[str, float]:
+def evaluate(
+    model: Localizer, validation: ValidationSet, job: TrainingJob, session: TrainingSession
+) -> dict[str, float]:
     """Metrics over all validation events, each counted once, the same on every rank."""
     if session.world_size > 1:
         share_statistics(model)
-    mean, covariance, truth = predict_validation(model, job, session)
+    mean, covariance, truth = predict_validation(model, validation, session)
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise NonFiniteLossError(
             "the predictions became NaN or infinite; try a lower optimizer/learning_rate "
@@ -188,9 +159,9 @@ def share_statistics(model: torch.nn.Module) -> None:
             torch.distributed.broadcast(buffer, src=0)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict_validation(
-    model: Localizer, job: TrainingJob, session: TrainingSession
+    model: Localizer, validation: ValidationSet, session: TrainingSession
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Predict every validation event once, over all ranks.
 
@@ -199,22 +170,14 @@ def predict_validation(
         (mean, covariance, truth); the events come in no particular order.
     """
     model.eval()
-    batches = EvaluationBatches(
-        job.splits.validation,
-        crop_length=job.config.data.evaluation_crop_length,
-        per_worker_batch_size=max(1, job.config.training.global_batch_size // session.world_size),
-        world_size=session.world_size,
-        rank=session.rank,
-    )
     rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for batch in on_device(iter(batches), session.device):
-        assert batch.locations_BKD_mm is not None
-        prediction = model.distribution(model(batch.audio_BTC, batch.lengths_B))
+    for features, locations_BKD in validation.batches():
+        prediction = model.distribution(model.read(features))
         rows.append(
             (
                 prediction.mean_mm_BKD.cpu().numpy(),
                 prediction.covariance_mm2_BKDD.cpu().numpy(),
-                batch.locations_BKD_mm.cpu().numpy(),
+                locations_BKD.cpu().numpy(),
             )
         )
     if session.world_size > 1:
@@ -282,20 +245,3 @@ def lr_factor(config: LrScheduleConfig, step: int, total_steps: int) -> float:
     part = (step - warmup_steps) / max(1.0, total_steps - warmup_steps)
     cosine = 0.5 * (1.0 + math.cos(math.pi * part))
     return config.final_fraction + (1.0 - config.final_fraction) * cosine
-
-
-def mix_seed(seed: int, epoch: int, rank: int) -> int:
-    """One 63-bit seed from three numbers."""
-    return int(
-        np.random.SeedSequence((seed & (2**63 - 1), epoch, rank)).generate_state(1, np.uint64)[0]
-        >> 1
-    )
-
-
-def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Move batches to the device; on a GPU a thread reads ahead."""
-    if device.type == "cpu":
-        yield from batches
-    else:
-        for batch in prefetch(batches):
-            yield batch.to(device)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gerbil_tune.errors import GerbilTuneError, LaunchError
-from gerbil_tune.training.loop import HISTORY, TrainingJob, train_loop
+from gerbil_tune.training.job import TrainingJob
+from gerbil_tune.training.loop import HISTORY, train_loop
 
 if TYPE_CHECKING:
     import torch

@@ -189,7 +189,10 @@ def test_bundle_round_trip(kind, tmp_path: Path):
     mean, covariance = bundle.predict_batch(*events)
     expected_mean, scale_tril = predict(model, *events)
     torch.testing.assert_close(torch.from_numpy(mean), expected_mean, rtol=0, atol=0)
-    torch.testing.assert_close(torch.from_numpy(covariance), 2.25 * scale_tril @ scale_tril.mT)
+    expected_covariance = 2.25 * scale_tril @ scale_tril.mT
+    torch.testing.assert_close(
+        torch.from_numpy(covariance), expected_covariance, rtol=1e-5, atol=1e-2
+    )
     assert bundle.config == make_config(kind)
     assert bundle.setup == SETUP
 

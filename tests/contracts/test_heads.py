@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -107,6 +108,24 @@ def test_standard_deviation_is_at_least_the_smallest(raw_sd):
     sd_mm = prediction.covariance_mm2_BKDD.diagonal(dim1=-2, dim2=-1).sqrt()
     assert (sd_mm >= 1.0).all()
     assert prediction.log_density_BK(torch.zeros(1, 1, 2)).isfinite().all()
+
+
+@pytest.mark.parametrize("num_axes", [2, 3])
+@pytest.mark.parametrize("size_mm", [1e2, 1e5, 1e12])
+def test_covariance_is_positive_definite_however_narrow(num_axes, size_mm):
+    """A network that diverges states needles; rounding to float32 would leave them no width at all."""
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.randn(500, make_head(num_axes=num_axes).num_outputs, generator=generator)
+    diagonal = num_axes + torch.tensor([0, 2, 5][:num_axes])
+    raw[:, diagonal] = -100.0
+    head = make_head(num_axes=num_axes, min_sd_mm=1.0)
+    prediction = head(raw, torch.full((num_axes,), size_mm))
+    np.linalg.cholesky(prediction.covariance_mm2_BKDD.double().numpy())
+    prediction = head(raw.clamp_min(0.0), torch.full((num_axes,), 286.0))
+    exact = prediction.scale_tril_mm_BKDD.double()
+    torch.testing.assert_close(
+        prediction.covariance_mm2_BKDD.double(), exact @ exact.mT, rtol=1e-5, atol=1e-2
+    )
 
 
 @pytest.mark.parametrize("axis", [0, 1])

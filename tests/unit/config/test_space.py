@@ -1,25 +1,18 @@
 import itertools
 import json
-import textwrap
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gerbil_tune.config.load import flatten
 from gerbil_tune.config.space import (
     CategoricalParameter,
-    FloatParameter,
-    IntParameter,
     SpaceFile,
     boundary_configs,
     branch_combinations,
     default_config,
-    load_space,
     parameter_paths,
 )
-from gerbil_tune.errors import ConfigError
 
 BRANCHED = """
 name: branched
@@ -39,38 +32,6 @@ parameters:
       adamw: {optimizer/learning_rate: {type: float, low: 1e-4, high: 1e-2, log: true}}
       sgd: {optimizer/momentum: {type: float, low: 0, high: 0.9}}
 """
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write(text):
-        path = tmp_path / "space.yaml"
-        path.write_text(textwrap.dedent(text))
-        return path
-
-    return write
-
-
-@pytest.fixture
-def load(write):
-    return lambda text, *overrides: load_space(write(text), overrides)
-
-
-@pytest.fixture
-def refusal(write):
-    def refusal(text, *overrides):
-        path = write(text)
-        with pytest.raises(ConfigError) as error:
-            load_space(path, overrides)
-        message = str(error.value)
-        assert "\n" not in message
-        return message.replace(str(path), "space.yaml")
-
-    return refusal
-
-
-def one(parameter, path="training/epochs", rest=""):
-    return f"name: q\nparameters:\n  {path}: {parameter}\n{rest}"
 
 
 def test_a_space_file(load):
@@ -96,7 +57,7 @@ def test_a_space_file(load):
     assert default_config(space, "s").training.epochs == 5
 
 
-def test_the_study_has_defaults(load):
+def test_the_study_has_defaults(load, one):
     space = load(one("{type: int, low: 1, high: 2}"))
     assert space.study.metric == "val_error_median_mm"
     assert (space.study.sampler.kind, space.study.trial_scheduler.kind) == ("tpe", "asha")
@@ -121,91 +82,6 @@ def test_choices_keep_their_types(choices, expected):
     tree = {"type": "categorical", "choices": yaml.safe_load(choices.replace("1e", "1.0e"))}
     parameter = CategoricalParameter.model_validate(tree)
     assert [(type(c), c) for c in parameter.choices] == [(type(c), c) for c in expected]
-
-
-class TestParameters:
-    @pytest.mark.parametrize(
-        ("parameter", "what"),
-        [
-            ("{type: flot, low: 1, high: 2}", "/type is 'flot'; valid: float, int, categorical, branch"),
-            ("{low: 1, high: 2}", "/type is missing"),
-            ("3", " must be a section (a mapping), but is 3"),
-            ("{type: int, low: 1}", "/high is missing"),
-            ("{type: int, low: 1, high: 2, base: 3}", "/base is not a known key; "
-             "valid: type, low, high, log, step"),
-            ("{type: int, low: 2, high: 2}", ": low must be below high, but low is 2 and high is 2"),
-            ("{type: int, low: 3, high: 2}", ": low must be below high, but low is 3 and high is 2"),
-            ("{type: int, low: 0, high: 2, log: true}",
-             ": low must be above 0 where log is true, but is 0"),
-            ("{type: int, low: 1, high: 9, log: true, step: 2}",
-             ": step must be 1 where log is true, but is 2"),
-            ("{type: int, low: 1, high: 9, step: 0}",
-             "/step: input should be greater than 0 (received 0)"),
-            ("{type: int, low: 1.5, high: 2}",
-             "/low: input should be a valid integer (received 1.5)"),
-            ("{type: int, low: true, high: 2}",
-             "/low: input should be a valid integer (received true)"),
-            ("{type: int, low: 1, high: 2, log: 1}",
-             "/log: input should be a valid boolean (received 1)"),
-            ("{type: float, low: x, high: 2}",
-             '/low: input should be a valid number (received "x")'),
-            ("{type: float, low: true, high: 2}",
-             "/low: input should be a valid number (received true)"),
-            ("{type: float, low: .nan, high: 2}",
-             "/low: input should be a finite number (received NaN)"),
-            ("{type: float, low: 1, high: .inf}",
-             "/high: input should be a finite number (received Infinity)"),
-            ("{type: float, low: 2.5, high: 1}",
-             ": low must be below high, but low is 2.5 and high is 1.0"),
-            ("{type: float, low: 0, high: 1, log: true}",
-             ": low must be above 0 where log is true, but is 0.0"),
-            ("{type: float, low: 0, high: 1, step: 1}",
-             "/step is not a known key; valid: type, low, high, log"),
-            ("{type: categorical, choices: []}",
-             "/choices: list should have at least 1 item, not 0 (received [])"),
-            ("{type: categorical, choices: 3}",
-             "/choices: input should be a valid list (received 3)"),
-            ("{type: branch, branches: {}}",
-             "/branches: dictionary should have at least 1 item, not 0 (received {})"),
-        ],
-    )  # fmt: skip
-    def test_a_wrong_parameter_is_refused(self, refusal, parameter, what):
-        assert refusal(one(parameter)) == f"space.yaml: parameters/training/epochs{what}"
-
-    @pytest.mark.parametrize(
-        ("choice", "what"),
-        [
-            ("[1, 2]", "must be a number, a string, true, false or null, but is [1, 2]"),
-            ("{a: 1}", "must be a number, a string, true, false or null, but is {'a': 1}"),
-            (".nan", "a number must be finite, but is nan"),
-        ],
-    )
-    def test_a_choice_is_one_value(self, refusal, choice, what):
-        message = refusal(one(f"{{type: categorical, choices: [{choice}, 3]}}"))
-        assert message == f"space.yaml: parameters/training/epochs/choices/0: {what}"
-
-    @given(st.integers(-50, 50), st.integers(1, 60), st.integers(1, 9))
-    def test_the_probes_of_whole_numbers_can_be_proposed(self, low, width, step):
-        parameter = IntParameter(type="int", low=low, high=low + width, step=step)
-        probes = parameter.probes()
-        proposals = list(range(low, low + width + 1, step))
-        assert set(probes) <= set(proposals)
-        assert {proposals[0], proposals[-1]} <= set(probes)
-        assert {value % 2 for value in probes} == {value % 2 for value in proposals}
-        assert all(parameter.allows(value) for value in proposals)
-        assert not parameter.allows(low - step)
-        assert not parameter.allows(proposals[-1] + step)
-
-    def test_what_a_parameter_can_propose(self):
-        real = FloatParameter(type="float", low=0.5, high=2)
-        assert all(real.allows(value) for value in (0.5, 1, 2.0))
-        assert not any(real.allows(value) for value in (0.4, 2.1, True, "1", None))
-        whole = IntParameter(type="int", low=0, high=2)
-        assert not any(whole.allows(value) for value in (1.0, True, "1", None, 3))
-        choice = CategoricalParameter(type="categorical", choices=("a", None))
-        assert choice.allows("a")
-        assert choice.allows(None)
-        assert not choice.allows("b")
 
 
 class TestWhatAConfigAccepts:
@@ -233,27 +109,27 @@ class TestWhatAConfigAccepts:
         ],
     )  # fmt: skip
     def test_a_value_that_no_config_accepts_is_refused_with_the_file(
-        self, refusal, parameter, path, what
+        self, refusal, parameter, path, what, one
     ):
         message = refusal(one(parameter, path))
         assert message.startswith(f"space.yaml: parameters: {what}")
 
-    def test_the_base_is_checked_on_its_own(self, refusal):
+    def test_the_base_is_checked_on_its_own(self, refusal, one):
         rest = "base: {training: {epocs: 3}}"
         message = refusal(one("{type: int, low: 1, high: 2}", rest=rest))
         assert message.startswith("space.yaml: base: training/epocs is not a known key; valid: ")
 
     @pytest.mark.parametrize("name", ["2024-01-01", "[x]"])
-    def test_a_base_may_hold_anything_that_yaml_knows_and_is_refused(self, refusal, name):
+    def test_a_base_may_hold_anything_that_yaml_knows_and_is_refused(self, refusal, name, one):
         message = refusal(one("{type: int, low: 1, high: 2}", rest=f"base: {{name: {name}}}"))
         assert message.startswith("space.yaml: base: name: input should be a valid string")
 
-    def test_a_rule_that_fails_between_the_ends_is_found(self, refusal):
+    def test_a_rule_that_fails_between_the_ends_is_found(self, refusal, one):
         odd = "{type: int, low: 11, high: 51}"
         message = refusal(one(odd, "model/kernel_size", "base: {model: {kind: densenet}}"))
         assert message == "space.yaml: parameters: model: kernel_size must be odd, but is 12"
 
-    def test_and_a_step_keeps_it(self, load):
+    def test_and_a_step_keeps_it(self, load, one):
         odd = "{type: int, low: 11, high: 51, step: 2}"
         load(one(odd, "model/kernel_size", "base: {model: {kind: densenet}}"))
 
@@ -398,60 +274,22 @@ class TestPoints:
 
 
 class TestOverrides:
-    def test_they_are_laid_over_the_base(self, load):
+    def test_they_are_laid_over_the_base(self, load, one):
         text = one("{type: float, low: 0, high: 1}", "features/gcc/exponent", "base: {name: a}")
         config = default_config(load(text, "name=b", "training/epochs=2"), "s")
         assert (config.name, config.training.epochs) == ("b", 2)
 
-    def test_an_unknown_path_is_refused_before_anything_runs(self, refusal):
+    def test_an_unknown_path_is_refused_before_anything_runs(self, refusal, one):
         text = one("{type: int, low: 1, high: 2}")
         message = refusal(text, "training/epoch=3")
         assert message.startswith("space.yaml: base: training/epoch is not a known key; valid: ")
 
-    def test_another_kind_drops_what_the_base_says_of_the_old_one(self, load):
+    def test_another_kind_drops_what_the_base_says_of_the_old_one(self, load, one):
         text = one("{type: int, low: 1, high: 2}", rest="base: {model: {lags: {hidden: 3}}}")
         assert default_config(load(text, "model/kind=densenet"), "s").model.kind == "densenet"
 
-    def test_a_mistake_in_one_is_told(self, refusal):
+    def test_a_mistake_in_one_is_told(self, refusal, one):
         text = one("{type: int, low: 1, high: 2}")
         assert refusal(text, "epochs") == (
             "--set 'epochs' must be path/to/key=value, for example training/epochs=50"
         )
-
-
-class TestTheFile:
-    @pytest.mark.parametrize(
-        ("text", "what"),
-        [
-            ("parameters: {training/epochs: {type: int, low: 1, high: 2}}", "name is missing"),
-            ("name: q", "parameters is missing"),
-            ("name: q\nparameters: {}", "parameters: dictionary should have at least 1 item"),
-            ("name: a b\n", "name: string should match pattern"),
-            ("name: q\nparamters: {}", "paramters is not a known key; "
-             "valid: name, study, base, parameters, points"),
-            ("name: q\nstudy: {trial: 3}\n", "study/trial is not a known key; valid: metric, trials, "),
-            ("name: q\nstudy: {metric: loss}\n", "study/metric: input should be 'val_error_median_mm', "),
-            ("name: q\nstudy: {trials: 0}\n", "study/trials: input should be greater than 0 (received 0)"),
-            ("name: q\nstudy: {sampler: {seed: -1}}\n", "study/sampler/seed: input should be greater"),
-            ("name: q\nstudy: {sampler: {kind: grid}}\n",
-             "study/sampler/kind: input should be 'tpe' or 'random' (received \"grid\")"),
-            ("name: q\nstudy: {trial_scheduler: {reduction_factor: 1}}\n",
-             "study/trial_scheduler/reduction_factor: input should be greater than or equal to 2"),
-            ("name: q\nbase: [1]\n", "base must be a section (a mapping), but is [1]"),
-            ("name: q\npoints: {a: 1}\n", "points: input should be a valid list"),
-        ],
-    )  # fmt: skip
-    def test_a_wrong_key_is_named(self, refusal, text, what):
-        if "parameters" not in text and text != "name: q":
-            text += "\nparameters: {training/epochs: {type: int, low: 1, high: 2}}"
-        assert refusal(text).startswith(f"space.yaml: {what}")
-
-    def test_a_parameter_that_stands_twice_is_refused(self, refusal):
-        text = one(
-            "{type: int, low: 1, high: 2}", rest="  training/epochs: {type: int, low: 3, high: 4}"
-        )
-        assert "the key 'training/epochs' stands twice" in refusal(text)
-
-    def test_a_missing_file_is_told(self, tmp_path):
-        with pytest.raises(ConfigError, match=r"none\.yaml cannot be read: No such file"):
-            load_space(tmp_path / "none.yaml")

@@ -1,0 +1,95 @@
+"""Features of events, kept after their first computation where they never change.
+
+A network that sees correlations alone gets the same numbers each epoch, unless events are cropped at random
+or their audio is augmented. Computing them costs more than the network itself, so they are kept in memory.
+
+Letters: B batch, N events, K keypoints, D axes.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gerbil_tune.config.schema import ExperimentConfig
+from gerbil_tune.data.batches import EvaluationBatches
+from gerbil_tune.data.events import EventSet
+from gerbil_tune.models.features import Features
+from gerbil_tune.models.localizer import Localizer
+
+_MAX_BYTES = 2 * 1024**3
+_BATCH = 64
+
+
+def features_are_constant(config: ExperimentConfig, model: Localizer, events: EventSet) -> bool:
+    """Whether training sees the same features of each event in every epoch.
+
+    Polarity does not count: correlations do not change with it.
+    """
+    augmentation = config.augmentation
+    return (
+        not model.network.uses_audio
+        and augmentation.noise_prob == 0
+        and augmentation.mask_prob == 0
+        and int(events.lengths.max()) <= config.data.crop_length
+    )
+
+
+class FeatureBank:
+    """Correlations and locations of a set of events, computed when first asked for.
+
+    Args:
+        model: Whose features; one that does not use the audio itself.
+        events: N events with locations.
+        crop_length: Samples of an event that are used, from its middle.
+        device: Where features are computed and kept.
+    """
+
+    def __init__(
+        self, model: Localizer, events: EventSet, *, crop_length: int, device: torch.device
+    ) -> None:
+        self._model = model
+        self._events = events
+        self._crop_length = crop_length
+        self._device = device
+        self._has = np.zeros(len(events), dtype=bool)
+        planes, lags = model.gcc.num_planes, model.gcc.num_lags
+        self._gcc_NPL = torch.empty(len(events), planes, lags, device=device)
+        assert events.locations_mm is not None
+        self._locations_NKD = torch.from_numpy(events.locations_mm).to(device)
+        self._lengths_N = torch.from_numpy(np.minimum(events.lengths, crop_length)).to(device)
+
+    @staticmethod
+    def fits(model: Localizer, events: EventSet) -> bool:
+        """Whether the features of all events take no more than 2 GiB."""
+        return 4 * len(events) * model.gcc.num_planes * model.gcc.num_lags <= _MAX_BYTES
+
+    def get(self, indices_B: np.ndarray) -> tuple[Features, Tensor]:
+        """Features and locations (B, K, D) in mm of the events with these numbers."""
+        missing = np.unique(indices_B[~self._has[indices_B]])
+        if len(missing):
+            self._compute(missing)
+        rows_B = torch.from_numpy(np.asarray(indices_B, np.int64)).to(self._device)
+        features = Features(None, self._lengths_N[rows_B], self._gcc_NPL[rows_B])
+        return features, self._locations_NKD[rows_B]
+
+    def batches(self, rows: np.ndarray, size: int) -> Iterator[tuple[Features, Tensor]]:
+        """``get`` for the events of ``rows``, ``size`` at a time."""
+        for start in range(0, len(rows), size):
+            yield self.get(rows[start : start + size])
+
+    @torch.no_grad()
+    def _compute(self, indices: np.ndarray) -> None:
+        batches = EvaluationBatches(
+            self._events.subset(indices),
+            crop_length=self._crop_length,
+            per_worker_batch_size=_BATCH,
+        )
+        for batch in batches:
+            batch = batch.to(self._device)
+            features = self._model.extract_features(batch.audio_BTC, batch.lengths_B)
+            assert features.gcc_BPL is not None
+            rows = torch.from_numpy(indices[batch.indices_B.cpu().numpy()]).to(self._device)
+            self._gcc_NPL[rows] = features.gcc_BPL
+        self._has[indices] = True

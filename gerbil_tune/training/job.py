@@ -1,0 +1,27 @@
+"""What a training run is given."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gerbil_tune.config.schema import ExperimentConfig
+from gerbil_tune.data.splits import Splits
+from gerbil_tune.geometry import RecordingSetup
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What to train, on what, and where to keep it.
+
+    Attributes:
+        config: The experiment.
+        setup: The recording site.
+        splits: Training and validation events.
+        run_dir: Folder of checkpoints, weights and the history of metrics.
+        metric: Validation metric whose lowest value marks the best weights.
+    """
+
+    config: ExperimentConfig
+    setup: RecordingSetup
+    splits: Splits
+    run_dir: Path
+    metric: str = "val_error_median_mm"

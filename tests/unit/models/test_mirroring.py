@@ -1,0 +1,193 @@
+"""Letters: B batch, C microphones, T samples, P planes, L lags, K keypoints, D axes."""
+
+import pytest
+import torch
+
+from gerbil_tune.config.schema import ExperimentConfig, GccConfig
+from gerbil_tune.errors import ConfigError
+from gerbil_tune.geometry import RecordingSetup, mirror_permutation
+from gerbil_tune.models.features import Features, GeneralizedCrossCorrelation
+from gerbil_tune.models.localizer import Localizer
+from gerbil_tune.models.mirroring import Mirror, MirrorAugmentation
+
+RATE_HZ = 50_000.0
+ARENA_MM = (572.0, 356.0)
+CORNERS_MM = tuple((x, y, 100.0) for x in (-286.0, 286.0) for y in (-178.0, 178.0))
+# Not in the order of their places, and symmetric on x alone.
+SCATTERED_MM = ((-200.0, 30.0, 50.0), (100.0, 178.0, 50.0), (200.0, 30.0, 50.0), (-100.0, 178.0, 50.0),
+                (0.0, -100.0, 10.0))  # fmt: skip
+
+
+def make_setup(microphones_mm=CORNERS_MM, num_axes=2):
+    number = len(microphones_mm or CORNERS_MM)
+    return RecordingSetup(number, RATE_HZ, ARENA_MM, microphones_mm, num_axes=num_axes)
+
+
+def simulate(location_mm, microphones_mm, num_samples=3000):
+    """Noise at a place, at each microphone after its way through the air: (1, C, T)."""
+    source = torch.randn(num_samples + 400, generator=torch.Generator().manual_seed(1))
+    spectrum = torch.fft.rfft(source.double())
+    frequency = torch.arange(len(spectrum)) / len(source)
+    rows = []
+    for microphone in microphones_mm:
+        distance_mm = torch.dist(torch.tensor([*location_mm, 0.0]), torch.tensor(microphone))
+        delay = distance_mm.double() / 343_200 * RATE_HZ
+        shift = torch.exp(-2j * torch.pi * frequency * delay)
+        rows.append(torch.fft.irfft(spectrum * shift, n=len(source))[200 : 200 + num_samples])
+    return torch.stack(rows)[None].float()
+
+
+def features_of(audio_BCT, setup, **config):
+    gcc = GeneralizedCrossCorrelation(GccConfig(**config), setup)
+    lengths_B = torch.full((len(audio_BCT),), audio_BCT.shape[2])
+    return Features(audio_BCT, lengths_B, gcc(audio_BCT))
+
+
+def mirror(setup, axis):
+    return Mirror(axis, mirror_permutation(setup, axis))
+
+
+@pytest.mark.parametrize(("microphones_mm", "axis"), [(SCATTERED_MM, 0), (CORNERS_MM, 1)])
+@pytest.mark.parametrize("config", [{}, {"envelope": True}])
+def test_mirror_image_is_what_a_source_at_the_mirrored_place_sounds_like(
+    microphones_mm, axis, config
+):
+    """With a simulated source: the microphones swap as the room would have it, not as a table says."""
+    place_mm = torch.tensor([120.0, -60.0])
+    image_mm = place_mm.clone()
+    image_mm[axis] *= -1
+    setup = make_setup(microphones_mm)
+    there = features_of(simulate(place_mm.tolist(), microphones_mm), setup, **config)
+    here = features_of(simulate(image_mm.tolist(), microphones_mm), setup, **config)
+    image = mirror(setup, axis).mirror_features(there)
+    torch.testing.assert_close(image.audio_BCT, here.audio_BCT)
+    torch.testing.assert_close(image.gcc_BPL, here.gcc_BPL, rtol=1e-3, atol=1e-3)
+    assert torch.equal(image.lengths_B, there.lengths_B)
+    mirrored = mirror(setup, axis).mirror_locations(place_mm[None, None])
+    assert torch.equal(mirrored, image_mm[None, None])
+
+
+@pytest.mark.parametrize("config", [{}, {"exponent": 0.0}, {"envelope": True}])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_correlations_of_mirrored_audio_are_mirrored_correlations(config, axis):
+    setup = make_setup()
+    order = mirror_permutation(setup, axis)
+    audio_BCT = torch.randn(2, 4, 900, generator=torch.Generator().manual_seed(0))
+    image = mirror(setup, axis).mirror_features(features_of(audio_BCT, setup, **config))
+    expected = features_of(audio_BCT[:, order], setup, **config)
+    torch.testing.assert_close(image.audio_BCT, expected.audio_BCT)
+    torch.testing.assert_close(image.gcc_BPL, expected.gcc_BPL, rtol=1e-3, atol=1e-3)
+
+
+def test_a_pair_of_opposite_microphones_flips_its_lags():
+    setup = make_setup(((-200.0, 0.0, 50.0), (200.0, 0.0, 50.0)))
+    gcc_BPL = torch.randn(1, 1, 7, generator=torch.Generator().manual_seed(0))
+    image = mirror(setup, 0).mirror_features(Features(None, torch.ones(1), gcc_BPL))
+    assert torch.equal(image.gcc_BPL, gcc_BPL.flip(-1))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_mirrored_twice_is_the_event_itself(axis):
+    setup = make_setup()
+    features = features_of(torch.randn(2, 4, 900), setup, envelope=True)
+    plane = mirror(setup, axis)
+    twice = plane.mirror_features(plane.mirror_features(features))
+    assert torch.equal(twice.audio_BCT, features.audio_BCT)
+    assert torch.equal(twice.gcc_BPL, features.gcc_BPL)
+
+
+@pytest.mark.parametrize("uses_audio", [False, True])
+@pytest.mark.parametrize("uses_gcc", [False, True])
+def test_absent_features_stay_absent(uses_audio, uses_gcc):
+    everything = features_of(torch.randn(3, 4, 900), make_setup())
+    features = Features(
+        everything.audio_BCT if uses_audio else None,
+        everything.lengths_B,
+        everything.gcc_BPL if uses_gcc else None,
+    )
+    result, _ = augment(features, torch.zeros(3, 1, 2), probability=1.0)
+    assert (result.audio_BCT is not None) == uses_audio
+    assert (result.gcc_BPL is not None) == uses_gcc
+
+
+def augment(features, locations_BKD, probability, setup=None, seed=0):
+    augmentation = MirrorAugmentation(probability, setup or make_setup())
+    return augmentation(features, locations_BKD, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("num_axes", [2, 3])
+def test_both_axes_swap_opposite_corners_and_keep_the_height(num_axes):
+    locations_BKD = torch.randn(3, 2, num_axes)
+    audio_BCT = torch.randn(3, 4, 50)
+    features = Features(audio_BCT, torch.full((3,), 50), None)
+    result, mirrored = augment(features, locations_BKD, 1.0, make_setup(num_axes=num_axes))
+    assert torch.equal(result.audio_BCT, audio_BCT[:, [3, 2, 1, 0]])
+    assert torch.equal(mirrored, locations_BKD * torch.tensor([-1.0, -1.0, 1.0])[:num_axes])
+
+
+def test_axes_and_events_are_drawn_independently_and_features_go_with_locations():
+    number = 4000
+    audio_BCT = torch.arange(4.0).expand(number, 4)[..., None].clone()
+    features = Features(audio_BCT, torch.ones(number), None)
+    result, locations = augment(features, torch.ones(number, 1, 2), 0.3)
+    flipped_BD = locations[:, 0] < 0
+    assert flipped_BD.float().mean(0).tolist() == pytest.approx([0.3, 0.3], abs=0.03)
+    assert flipped_BD.all(1).float().mean() == pytest.approx(0.09, abs=0.02)
+    first_channel = torch.tensor([[0.0, 1.0], [2.0, 3.0]])[
+        flipped_BD[:, 0].long(), flipped_BD[:, 1].long()
+    ]
+    assert torch.equal(result.audio_BCT[:, 0, 0], first_channel)
+
+
+def test_same_generator_same_choice_and_the_originals_are_left_alone():
+    features = features_of(torch.randn(64, 4, 100), make_setup())
+    before = features.audio_BCT.clone(), features.gcc_BPL.clone()
+    locations = torch.randn(64, 1, 2)
+    kept = locations.clone()
+    first, second, other = (augment(features, locations, 0.5, seed=seed)[1] for seed in (3, 3, 4))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert torch.equal(locations, kept)
+    assert torch.equal(features.audio_BCT, before[0])
+    assert torch.equal(features.gcc_BPL, before[1])
+
+
+def test_array_symmetric_on_one_axis_is_mirrored_on_that_alone():
+    audio_BCT = torch.randn(2, 5, 30)
+    features = Features(audio_BCT, torch.full((2,), 30), None)
+    setup = make_setup(SCATTERED_MM)
+    result, locations = augment(features, torch.ones(2, 1, 2), 1.0, setup)
+    assert torch.equal(result.audio_BCT, audio_BCT[:, [2, 3, 0, 1, 4]])
+    assert torch.equal(locations, torch.tensor([-1.0, 1.0]).expand(2, 1, 2))
+
+
+def test_no_probability_needs_no_symmetry():
+    setup = make_setup(None)
+    features = features_of(torch.randn(2, 4, 100), setup)
+    result, locations = augment(features, torch.ones(2, 1, 2), 0.0, setup)
+    assert result is features
+    assert torch.equal(locations, torch.ones(2, 1, 2))
+
+
+@pytest.mark.parametrize(
+    "microphones_mm", [None, ((0.0, 0.0, 0.0), (100.0, 50.0, 0.0), (-30.0, 90.0, 0.0))]
+)
+def test_mirroring_without_symmetry_is_refused_in_one_sentence(microphones_mm):
+    with pytest.raises(ConfigError, match=r"augmentation/mirror_prob is 0\.5") as error:
+        MirrorAugmentation(0.5, make_setup(microphones_mm))
+    assert "\n" not in str(error.value)
+
+
+def test_scaled_features_of_a_model_mirror_like_its_audio():
+    """Per-channel scaling comes before: it must not know which microphone is which."""
+    scaling = {"audio": {"kind": "channel_zscore"}}
+    config = ExperimentConfig(model={"kind": "corrnet"}, scaling=scaling)
+    setup = make_setup()
+    model = Localizer(config, setup)
+    audio_BTC = torch.randn(2, 700, 4) * torch.tensor([1.0, 2.0, 3.0, 4.0])
+    lengths_B = torch.tensor([700, 700])
+    order = mirror_permutation(setup, 0)
+    expected = model.extract_features(audio_BTC[..., list(order)], lengths_B)
+    image = mirror(setup, 0).mirror_features(model.extract_features(audio_BTC, lengths_B))
+    torch.testing.assert_close(image.audio_BCT, expected.audio_BCT)
+    torch.testing.assert_close(image.gcc_BPL, expected.gcc_BPL, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,249 @@
+"""A run that was killed and started again is the run that was never killed."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gerbil_tune.data.splits import Splits
+from gerbil_tune.training.loop import train_loop
+from gerbil_tune.training.session import InProcessSession
+from gerbil_tune.training.state import CHECKPOINTS, TrainState, remove_checkpoints
+
+CPU = torch.device("cpu")
+EPOCHS = 4
+OPTIMIZERS = [
+    {"kind": "adamw", "learning_rate": 3e-3},
+    {"kind": "sgd", "learning_rate": 1e-2, "momentum": 0.9},
+]
+CONSTANT = {"augmentation": {"noise_prob": 0.0}, "data": {"crop_length": 1000}}
+STREAMED: dict = {}
+by_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o["kind"])
+
+
+class KilledError(Exception):
+    """In place of a signal."""
+
+
+def kill_at(epoch):
+    def on_report(metrics):
+        if metrics["epoch"] == epoch:
+            raise KilledError
+
+    return on_report
+
+
+def interrupted(run_job, job, epoch):
+    with pytest.raises(KilledError):
+        run_job(job, kill_at(epoch))
+    return job
+
+
+def results(job):
+    """Everything that a finished run leaves, without the timings."""
+    found = {
+        which: load_file(job.run_dir / f"{which}_weights.safetensors")
+        for which in ("init", "best", "final")
+    }
+    return {
+        f"{which}/{name}": value for which, part in found.items() for name, value in part.items()
+    }
+
+
+def history(job):
+    lines = (job.run_dir / "metrics.jsonl").read_text().splitlines()
+    timing = ("epoch_s", "train_events_per_s")
+    return [{k: v for k, v in json.loads(x).items() if k not in timing} for x in lines]
+
+
+def assert_same_results(job, expected):
+    found, wanted = results(job), results(expected)
+    assert found.keys() == wanted.keys()
+    different = [name for name in found if not torch.equal(found[name], wanted[name])]
+    assert different == []
+
+
+@pytest.fixture
+def few_splits(easy_splits):
+    """Three steps an epoch."""
+    train, validation = easy_splits.train, easy_splits.validation
+    return Splits(train.subset(np.arange(50)), validation.subset(np.arange(15)), None)
+
+
+@pytest.fixture
+def long_job(make_job, few_splits):
+    """Factory of jobs that there is time to kill."""
+
+    def make(name="run", **sections):
+        training = {"epochs": EPOCHS, "global_batch_size": 16}
+        return make_job(name, splits=few_splits, training=training, **sections)
+
+    return make
+
+
+@pytest.fixture
+def undisturbed(long_job, run_job):
+    """Factory of finished runs that nothing interrupted, with what they reported."""
+
+    def make(**sections):
+        job = long_job("undisturbed", **sections)
+        return job, run_job(job)
+
+    return make
+
+
+@by_optimizer
+@pytest.mark.parametrize("sections", [STREAMED, CONSTANT], ids=["streamed", "features-in-memory"])
+def test_a_kill_after_any_epoch_changes_nothing(
+    long_job, run_job, undisturbed, optimizer, sections
+):
+    expected, reports = undisturbed(optimizer=optimizer, **sections)
+    for epoch in range(1, EPOCHS + 1):
+        job = long_job(f"killed-{epoch}", optimizer=optimizer, **sections)
+        interrupted(run_job, job, epoch)
+        assert run_job(job) == reports[epoch - 1 :]
+        assert_same_results(job, expected)
+        assert history(job) == reports
+
+
+def test_a_kill_after_every_epoch_changes_nothing(long_job, run_job, undisturbed):
+    expected, reports = undisturbed()
+    job = long_job()
+    for epoch in range(1, EPOCHS + 1):
+        interrupted(run_job, job, epoch)
+    run_job(job)
+    assert_same_results(job, expected)
+    assert history(job) == reports
+
+
+def test_a_kill_within_an_epoch_repeats_that_epoch(long_job, run_job, undisturbed, monkeypatch):
+    import gerbil_tune.training.loop as loop
+
+    expected, reports = undisturbed()
+    job = long_job()
+    steps, step = 0, loop.optimizer_step
+
+    def killed_step(*arguments):
+        nonlocal steps
+        steps += 1
+        if steps == 8:  # in the third epoch
+            raise KilledError
+        return step(*arguments)
+
+    monkeypatch.setattr(loop, "optimizer_step", killed_step)
+    with pytest.raises(KilledError):
+        run_job(job)
+    assert run_job(job) == reports[1:]
+    assert_same_results(job, expected)
+
+
+def test_a_full_disk_at_a_checkpoint_loses_one_epoch(long_job, run_job, undisturbed, monkeypatch):
+    expected, reports = undisturbed()
+    job = long_job()
+    save = TrainState.save
+
+    def full_disk(state, run_dir):
+        if state.progress.epoch == 3:
+            raise OSError(28, "No space left on device")
+        return save(state, run_dir)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(TrainState, "save", full_disk)
+        run_job(job)
+    assert run_job(job) == reports[1:]
+    assert_same_results(job, expected)
+    epochs = [line["epoch"] for line in history(job)]
+    assert epochs == [1, 2, 3, 3, 4]  # the repeated epoch is noted again, and none is missing
+    assert history(job)[2] == history(job)[3]
+
+
+@pytest.mark.parametrize("torn", ["state.safetensors", "state.json"])
+@pytest.mark.parametrize("keep", [0.0, 0.5, None])
+def test_a_torn_checkpoint_falls_back_to_the_one_before(
+    long_job, run_job, undisturbed, torn, keep
+):
+    expected, reports = undisturbed()
+    job = interrupted(run_job, long_job(), 3)
+    path = job.run_dir / CHECKPOINTS / "epoch-00003" / torn
+    if keep is None:
+        path.unlink()
+    else:
+        data = path.read_bytes()
+        path.write_bytes(data[: int(len(data) * keep)])
+    assert run_job(job) == reports[1:]
+    assert_same_results(job, expected)
+
+
+def test_no_readable_checkpoint_begins_anew(long_job, run_job, undisturbed):
+    expected, reports = undisturbed()
+    job = interrupted(run_job, long_job(), 2)
+    for path in (job.run_dir / CHECKPOINTS).glob("epoch-*/state.json"):
+        path.write_text("{")
+    assert run_job(job) == reports
+    assert_same_results(job, expected)
+
+
+def test_a_finished_run_reports_its_end_again_and_trains_no_more(long_job, run_job):
+    """The report may have been lost with the process: a study would wait for it for ever."""
+    job = long_job()
+    reports = run_job(job)
+    before = results(job)
+    for which in ("best", "final"):
+        (job.run_dir / f"{which}_weights.safetensors").unlink()
+    assert run_job(job) == reports[-1:]
+    assert reports[-1]["training_done"] == 1.0
+    after = results(job)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert len(history(job)) == EPOCHS
+
+
+def test_at_most_two_checkpoints_stay_and_no_half_one(long_job, run_job):
+    job = long_job()
+    folder = job.run_dir / CHECKPOINTS
+    (folder / ".partial" / "junk").mkdir(parents=True)  # of a run that was killed while it wrote
+    run_job(job)
+    assert sorted(path.name for path in folder.iterdir()) == ["epoch-00003", "epoch-00004"]
+    names = {path.name for path in (folder / "epoch-00004").iterdir()}
+    assert names == {"state.safetensors", "state.json"}  # no pickle
+    remove_checkpoints(job.run_dir)
+    remove_checkpoints(job.run_dir)
+    assert not folder.exists()
+
+
+def test_a_run_folder_may_be_moved(long_job, run_job, undisturbed, tmp_path):
+    expected, _ = undisturbed()
+    job = interrupted(run_job, long_job("before"), 2)
+    moved = long_job("after")
+    shutil.move(job.run_dir, moved.run_dir)
+    run_job(moved)
+    assert_same_results(moved, expected)
+
+
+def test_batch_statistics_are_restored(long_job, run_job, undisturbed):
+    conv = {
+        "channels": [4],
+        "kernel_sizes": [9],
+        "downsample": [True],
+        "dilations": [1],
+        "normalization": "batch",
+    }
+    model = {"kind": "simplenet", "conv": conv}
+    expected, _ = undisturbed(model=model)
+    job = long_job(model=model)
+    interrupted(run_job, job, 2)
+    run_job(job)
+    assert_same_results(job, expected)
+    assert any(name.endswith("running_mean") for name in results(job))
+
+
+def test_the_returned_progress_is_that_of_the_whole_run(long_job, run_job, undisturbed):
+    expected, _ = undisturbed()
+    session = InProcessSession(lambda metrics: None, CPU)
+    finished = train_loop(expected, session)
+    job = interrupted(run_job, long_job(), 3)
+    progress = train_loop(job, session)
+    assert (progress.epoch, progress.best_value) == (EPOCHS, finished.best_value)
+    assert progress.best_metrics["epoch"] == finished.best_metrics["epoch"]
