@@ -51,7 +51,7 @@ def _steps(space: Path, trials: int) -> list[list[str]]:
         search,
         "train --data data --workers 2 --set name=default",
         f"predict --model {champion} --data held_out.h5 -o predictions.h5",
-        f"evaluate --model 'default configuration=trained_models/default' --model champion={champion}"
+        f"evaluate --model 'default configuration=trained_models/default/00001' --model champion={champion}"
         f" --data held_out.h5 -o studies/{_STUDY}/evaluation.h5",
         f"report {_STUDY}",
     ]

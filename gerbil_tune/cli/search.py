@@ -1,5 +1,6 @@
 """``gerbil-tune search``: find the best configuration, train it whole, register it, report."""
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gerbil_tune.cli.options import DataOption, SavePathOption, SetOption, parse_duration_s
+from gerbil_tune.config.schema import NAME_PATTERN
 from gerbil_tune.config.space import SpaceFile, boundary_configs, default_config, load_space
 from gerbil_tune.errors import ConfigError
 
@@ -59,6 +61,11 @@ def search(
     """
     space = load_space(space_path, tuple(overrides or ()))
     study_name = name or space.name
+    if not re.fullmatch(NAME_PATTERN, study_name):
+        raise ConfigError(
+            f"--name {study_name!r} must be letters, digits, '.', '_' and '-', and begin with one of the "
+            "first two"
+        )
     budget_s = parse_duration_s(time_budget) if time_budget else space.study.time_budget_s
     study_dir = Path("studies") / study_name
     _check_batches(space, workers_per_trial, str(space_path))

@@ -55,7 +55,6 @@ def train_and_export(
         folder: Export exactly here instead of ``save_path/<name>/<number>``.
     """
     check_workers(experiment, workers)
-    save_path.mkdir(parents=True, exist_ok=True)
     run_dir = (save_path / ".runs" / f"{experiment.name}-{_identity(experiment, data)}").resolve()
     from gerbil_tune.cli.training_data import describe, open_training_data
 

@@ -91,15 +91,15 @@ def load_experiment(path: Path | None, overrides: Iterable[str] = ()) -> Experim
         ConfigError: On any mistake, naming file, path, value and what is valid.
     """
     tree = read_tree(path) if path is not None else {}
-    apply_overrides(tree, overrides)
+    set_paths(tree, parse_overrides(overrides), "--set")
     return validate(ExperimentConfig, tree, source=str(path) if path is not None else "config")
 
 
-def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
-    """Set ``path/to/key=value`` strings in a tree: kinds first, whatever their place on the command line.
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """Read ``path/to/key=value`` strings into values by path.
 
     Raises:
-        ConfigError: If a string has no ``=``, its value is no YAML, or its path runs through a value.
+        ConfigError: If a string has no ``=``, or its value is no YAML.
     """
     values: dict[str, Any] = {}
     for override in overrides:
@@ -113,7 +113,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
         except (yaml.YAMLError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"--set {override!r} cannot be parsed as YAML: {reason}") from None
-    set_paths(tree, values, "--set")
+    return values
 
 
 def fill_kinds(tree: dict[str, Any]) -> None:

@@ -27,6 +27,10 @@ NonNegativeFloat = Annotated[StrictFloat, Field(ge=0.0)]
 BelowOne = Annotated[StrictFloat, Field(ge=0.0, lt=1.0)]
 
 
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Of names that become folders."""
+
+
 class ConfigModel(BaseModel):
     """Base of all sections: no unknown keys, no NaN, no change after loading."""
 
@@ -57,7 +61,7 @@ class DataConfig(ConfigModel):
     """What is read from each event, and facts that the data file may not state itself."""
 
     crop_length: PositiveInt = Field(
-        16384,
+        32768,
         description="Samples of an event that training sees at most; a random crop each epoch.",
     )
     evaluation_crop_length: PositiveInt = Field(
@@ -338,7 +342,7 @@ class TrainingConfig(ConfigModel):
 class ExperimentConfig(ConfigModel):
     """One experiment, whole: with a data file it determines a training run."""
 
-    name: str = Field("gerbil-locator", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field("gerbil-locator", pattern=NAME_PATTERN)
     data: DataConfig = DataConfig()
     features: FeaturesConfig = FeaturesConfig()
     scaling: ScalingConfig = ScalingConfig()

@@ -22,8 +22,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, StrictBool, StrictFloat, StrictInt, model_validator
 
-from gerbil_tune.config.load import Scalar, apply_overrides, compose, read_tree, validate
+from gerbil_tune.config.load import (
+    Scalar,
+    compose,
+    parse_overrides,
+    read_tree,
+    set_paths,
+    validate,
+)
 from gerbil_tune.config.schema import (
+    NAME_PATTERN,
     ConfigModel,
     ExperimentConfig,
     PositiveFloat,
@@ -189,7 +197,7 @@ class StudyConfig(ConfigModel):
 class SpaceFile(ConfigModel):
     """A search space, whole."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=NAME_PATTERN)
     study: StudyConfig = StudyConfig()
     base: dict[str, Any] = Field(default_factory=dict)
     parameters: dict[str, Parameter] = Field(min_length=1)
@@ -201,7 +209,7 @@ def load_space(path: Path, overrides: tuple[str, ...] = ()) -> SpaceFile:
 
     Args:
         path: The YAML file.
-        overrides: ``path/to/key=value`` strings laid over ``base``.
+        overrides: ``path/to/key=value`` strings laid over ``base``; a parameter so set is searched no more.
 
     Raises:
         ConfigError: On any mistake, naming file, path, value and what is valid.
@@ -209,10 +217,39 @@ def load_space(path: Path, overrides: tuple[str, ...] = ()) -> SpaceFile:
     tree = read_tree(path)
     space = validate(SpaceFile, tree, source=str(path))
     base = dict(space.base)
-    apply_overrides(base, overrides)
-    space = space.model_copy(update={"base": base})
+    pinned = parse_overrides(overrides)
+    set_paths(base, pinned, "--set")
+    parameters = without_pinned(space.parameters, pinned)
+    if not parameters:
+        raise ConfigError(f"{path}: --set fixes every parameter, so nothing is left to search")
+    points = [{k: v for k, v in point.items() if k not in pinned} for point in space.points]
+    space = space.model_copy(
+        update={"base": base, "parameters": parameters, "points": tuple(points)}
+    )
     check_space(space, source=str(path))
     return space
+
+
+def without_pinned(
+    parameters: Mapping[str, Parameter], pinned: Mapping[str, Any]
+) -> dict[str, Parameter]:
+    """Parameters that are still searched when some paths have fixed values.
+
+    Of a branch whose choice is fixed, the parameters of that choice remain.
+    """
+    remaining: dict[str, Parameter] = {}
+    for path, parameter in parameters.items():
+        if isinstance(parameter, BranchParameter):
+            branches = {
+                name: without_pinned(nested, pinned) for name, nested in parameter.branches.items()
+            }
+            if path in pinned:
+                remaining |= branches.get(str(pinned[path]), {})
+            else:
+                remaining[path] = parameter.model_copy(update={"branches": branches})
+        elif path not in pinned:
+            remaining[path] = parameter
+    return remaining
 
 
 def check_space(space: SpaceFile, source: str) -> None:

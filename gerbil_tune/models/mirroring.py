@@ -73,7 +73,8 @@ class MirrorAugmentation:
             if not self.mirrors:
                 raise ConfigError(
                     f"augmentation/mirror_prob is {probability}, but the microphone array is unknown or "
-                    "not mirror-symmetric; set it to 0, or give the file the attribute microphones_mm"
+                    "not mirror-symmetric; use --set augmentation/mirror_prob=0.0, or give the data file the "
+                    "attribute microphones_mm"
                 )
 
     def __call__(

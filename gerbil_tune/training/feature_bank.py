@@ -67,17 +67,19 @@ class FeatureBank:
 
     def get(self, indices_B: np.ndarray) -> tuple[Features, Tensor]:
         """Features and locations (B, K, D) in mm of the events with these numbers."""
-        missing = np.unique(indices_B[~self._has[indices_B]])
-        if len(missing):
-            self._compute(missing)
+        # By blocks of neighbours, not by what is asked for: which events are computed together shows in the
+        # last bits, and a run that goes on asks in another order than one that was not interrupted.
+        for block in np.unique(indices_B[~self._has[indices_B]] // _BATCH):
+            first = block * _BATCH
+            self._compute(np.arange(first, min(first + _BATCH, len(self._has))))
         rows_B = torch.from_numpy(np.asarray(indices_B, np.int64)).to(self._device)
         features = Features(None, self._lengths_N[rows_B], self._gcc_NPL[rows_B])
         return features, self._locations_NKD[rows_B]
 
-    def batches(self, rows: np.ndarray, size: int) -> Iterator[tuple[Features, Tensor]]:
-        """``get`` for the events of ``rows``, ``size`` at a time."""
-        for start in range(0, len(rows), size):
-            yield self.get(rows[start : start + size])
+    def batches(self, size: int) -> Iterator[tuple[Features, Tensor]]:
+        """``get`` for all events in order, ``size`` at a time."""
+        for start in range(0, len(self._has), size):
+            yield self.get(np.arange(start, min(start + size, len(self._has))))
 
     @torch.no_grad()
     def _compute(self, indices: np.ndarray) -> None:

@@ -139,23 +139,27 @@ class ValidationSet:
         self._events = job.splits.validation
         self._bank: FeatureBank | None = None
         if not model.network.uses_audio and FeatureBank.fits(model, self._events):
+            share = evaluation_shard(
+                len(self._events), world_size=session.world_size, rank=session.rank
+            )
             self._bank = FeatureBank(
-                model, self._events, crop_length=self._crop_length, device=session.device
+                model,
+                self._events.subset(share),
+                crop_length=self._crop_length,
+                device=session.device,
             )
 
     def batches(self) -> Iterator[StepInput]:
         """Features and locations, in the same order each time."""
-        world_size, rank = self._session.world_size, self._session.rank
         if self._bank is not None:
-            rows = evaluation_shard(len(self._events), world_size=world_size, rank=rank)
-            yield from self._bank.batches(rows, self._batch)
+            yield from self._bank.batches(self._batch)
             return
         batches = EvaluationBatches(
             self._events,
             crop_length=self._crop_length,
             per_worker_batch_size=self._batch,
-            world_size=world_size,
-            rank=rank,
+            world_size=self._session.world_size,
+            rank=self._session.rank,
         )
         for batch in on_device(iter(batches), self._session.device):
             assert batch.locations_BKD_mm is not None

@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, StrictInt, ValidationError, model_validator
 
+from gerbil_tune.config.load import read_tree
 from gerbil_tune.config.schema import ConfigModel, PositiveFloat, Probability
 from gerbil_tune.errors import ConfigError
 
@@ -200,18 +200,7 @@ def load_room(path: Path) -> Room:
     Raises:
         ConfigError: If the file cannot be read, is no YAML mapping, or breaks a rule of ``Room``.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"room file {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = " ".join(str(error).split())
-        raise ConfigError(f"room file {path} is not valid YAML: {where}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"room file {path} must hold a mapping with size_mm, sample_rate_hz and microphones_mm;"
-            f" it holds a {type(values).__name__}"
-        )
+    values = read_tree(path)
     try:
         return Room(**{"name": path.stem} | {str(key): value for key, value in values.items()})
     except ValidationError as error:

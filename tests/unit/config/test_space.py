@@ -11,8 +11,10 @@ from gerbil_tune.config.space import (
     boundary_configs,
     branch_combinations,
     default_config,
+    load_space,
     parameter_paths,
 )
+from gerbil_tune.errors import ConfigError
 
 BRANCHED = """
 name: branched
@@ -292,4 +294,38 @@ class TestOverrides:
         text = one("{type: int, low: 1, high: 2}")
         assert refusal(text, "epochs") == (
             "--set 'epochs' must be path/to/key=value, for example training/epochs=50"
+        )
+
+
+def test_a_parameter_fixed_by_set_is_searched_no_more(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        """
+name: s
+parameters:
+  augmentation/mirror_prob: {type: categorical, choices: [0.0, 0.5]}
+  optimizer/learning_rate: {type: float, low: 1.0e-4, high: 1.0e-2}
+  model/kind:
+    type: branch
+    branches:
+      gcc-net: {model/lags/hidden: {type: int, low: 8, high: 32}}
+      densenet: {model/growth: {type: int, low: 4, high: 8}}
+points:
+  - {augmentation/mirror_prob: 0.5, optimizer/learning_rate: 1.0e-3}
+"""
+    )
+    space = load_space(path, ("augmentation/mirror_prob=0.0", "model/kind=gcc-net"))
+    assert set(space.parameters) == {"optimizer/learning_rate", "model/lags/hidden"}
+    assert space.points == ({"optimizer/learning_rate": 1e-3},)
+    config = default_config(space, "s")
+    assert (config.model.kind, config.augmentation.mirror_prob) == ("gcc-net", 0.0)
+    with pytest.raises(ConfigError, match="nothing is left to search"):
+        load_space(
+            path,
+            (
+                "augmentation/mirror_prob=0.0",
+                "optimizer/learning_rate=0.001",
+                "model/kind=densenet",
+                "model/growth=5",
+            ),
         )

@@ -1,0 +1,134 @@
+"""Letters: B batch, P pairs, L lags."""
+
+import numpy as np
+import pytest
+import torch
+
+from gerbil_tune.data.events import open_events
+from gerbil_tune.models.localizer import Localizer
+from gerbil_tune.training.feature_bank import FeatureBank, features_are_constant
+from gerbil_tune.training.session import InProcessSession
+from gerbil_tune.training.steps import (
+    BankedSteps,
+    StreamedSteps,
+    ValidationSet,
+    make_training_steps,
+)
+
+CPU = torch.device("cpu")
+CONSTANT = {
+    "augmentation": {"noise_prob": 0.0, "mirror_prob": 0.0, "polarity_prob": 0.0},
+    "data": {"crop_length": 1000},
+}
+
+
+def session(world_size=1, rank=0):
+    return InProcessSession(lambda metrics: None, CPU, rank=rank, world_size=world_size)
+
+
+def build(job):
+    torch.manual_seed(0)
+    return Localizer(job.config, job.setup)
+
+
+def make_steps(kind, job, **place):
+    return kind(job.config, job.setup, job.splits.train, build(job), session(**place))
+
+
+def kind_of_steps(job):
+    steps = make_training_steps(job.config, job.setup, job.splits.train, build(job), session())
+    return type(steps)
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+@pytest.mark.parametrize("mirror_prob", [0.0, 0.5])
+def test_features_from_memory_are_those_that_are_streamed(make_job, epoch, mirror_prob):
+    augmentation = {**CONSTANT["augmentation"], "mirror_prob": mirror_prob}
+    job = make_job(**{**CONSTANT, "augmentation": augmentation})
+    banked, streamed = make_steps(BankedSteps, job), make_steps(StreamedSteps, job)
+    assert banked.num_steps == streamed.num_steps == 5
+    pairs = zip(banked.epoch(epoch), streamed.epoch(epoch), strict=True)
+    for (from_memory, places), (computed, expected_places) in pairs:
+        torch.testing.assert_close(from_memory.gcc_BPL, computed.gcc_BPL, rtol=1e-3, atol=1e-3)
+        assert torch.equal(from_memory.lengths_B, computed.lengths_B)
+        assert torch.equal(places, expected_places)
+
+
+def test_features_in_memory_do_not_depend_on_what_was_asked_for_first(make_job):
+    """Else a run that goes on would not be the run that was never interrupted, bit for bit."""
+    job = make_job(**CONSTANT)
+    model, events = build(job), job.splits.train
+    banks = [FeatureBank(model, events, crop_length=1000, device=CPU) for _ in range(3)]
+    everything = np.arange(len(events))
+    banks[1].get(np.array([5, 140, 7]))
+    banks[2].get(everything[::-3].copy())
+    first, *others = [bank.get(everything)[0].gcc_BPL for bank in banks]
+    assert all(torch.equal(other, first) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({}, BankedSteps),
+        ({"augmentation": {"mirror_prob": 0.5, "polarity_prob": 0.5}}, BankedSteps),
+        ({"augmentation": {"noise_prob": 0.1}}, StreamedSteps),
+        ({"augmentation": {"mask_prob": 0.1}}, StreamedSteps),
+        ({"data": {"crop_length": 700}}, StreamedSteps),
+        ({"model": {"kind": "corrnet"}}, StreamedSteps),
+    ],
+)
+def test_features_are_kept_where_they_never_change(make_job, sections, expected):
+    changed = {key: {**CONSTANT.get(key, {}), **value} for key, value in sections.items()}
+    job = make_job(**{**CONSTANT, **changed})
+    assert kind_of_steps(job) is expected
+    assert features_are_constant(job.config, build(job), job.splits.train) == (
+        expected is BankedSteps
+    )
+
+
+def test_polarity_does_not_change_correlations(make_job):
+    model = build(make_job())
+    audio_BTC, lengths_B = torch.randn(2, 600, 4), torch.tensor([600, 600])
+    before = model.extract_features(audio_BTC, lengths_B).gcc_BPL
+    torch.testing.assert_close(model.extract_features(-audio_BTC, lengths_B).gcc_BPL, before)
+
+
+@pytest.mark.parametrize("sections", [{}, CONSTANT], ids=["streamed", "memory"])
+def test_two_workers_share_the_steps_of_one(make_job, sections):
+    job = make_job(**{**sections, "augmentation": CONSTANT["augmentation"]})
+    kind = BankedSteps if sections else StreamedSteps
+    alone = [places for _, places in make_steps(kind, job).epoch(1)]
+    parts = [make_steps(kind, job, world_size=2, rank=rank).epoch(1) for rank in range(2)]
+    joined = [torch.cat([p for _, p in step]) for step in zip(*parts, strict=True)]
+    assert all(torch.equal(a, b) for a, b in zip(joined, alone, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["gcc-net", "simplenet"])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_validation_events_have_one_worker_each(make_job, kind, world_size):
+    conv = {"channels": [2], "kernel_sizes": [3], "downsample": [True], "dilations": [1]}
+    job = make_job(model={"kind": kind, **({"conv": conv} if kind == "simplenet" else {})})
+    model, places = build(job), []
+    for rank in range(world_size):
+        validation = ValidationSet(model, job, session(world_size, rank))
+        first, again = [[p for _, p in validation.batches()] for _ in range(2)]
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+        places += first
+    found = torch.cat(places)[:, 0].numpy()
+    wanted = job.splits.validation.locations_mm[:, 0]
+    np.testing.assert_array_equal(
+        found[np.lexsort(found.T)], wanted[np.lexsort(wanted.T)].astype(np.float32)
+    )
+
+
+def test_more_workers_than_validation_events(make_job, easy_splits, make_event_file):
+    import dataclasses
+
+    job = make_job()
+    few = open_events(make_event_file(num_events=2))
+    job = dataclasses.replace(job, splits=dataclasses.replace(easy_splits, validation=few))
+    counts = [
+        sum(len(places) for _, places in ValidationSet(build(job), job, session(3, r)).batches())
+        for r in range(3)
+    ]
+    assert counts == [1, 1, 0]
