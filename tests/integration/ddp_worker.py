@@ -15,21 +15,16 @@ from safetensors.torch import save_file
 from torch.nn.parallel import DistributedDataParallel
 
 from gerbil_tune.config.schema import ExperimentConfig
-from gerbil_tune.data.batches import TrainingBatches
 from gerbil_tune.data.events import open_events
 from gerbil_tune.data.splits import Splits
 from gerbil_tune.errors import NonFiniteLossError
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.localizer import Localizer
-from gerbil_tune.training.loop import (
-    TrainingJob,
-    evaluate,
-    make_optimizer,
-    optimizer_step,
-    train_loop,
-)
+from gerbil_tune.training.job import TrainingJob
+from gerbil_tune.training.loop import evaluate, make_optimizer, optimizer_step, train_loop
 from gerbil_tune.training.session import InProcessSession
 from gerbil_tune.training.state import Progress, TrainState, cpu_weights
+from gerbil_tune.training.steps import ValidationSet, make_training_steps
 
 WORLD_SIZE = 2
 CPU = torch.device("cpu")
@@ -90,23 +85,15 @@ def first_gradients(job, rank, world_size):
     """Gradients of the first step, and the weights after three."""
     torch.manual_seed(3)
     model = Localizer(job.config, SETUP).train()
-    parallel = DistributedDataParallel(model) if world_size > 1 else model
+    network = DistributedDataParallel(model.network) if world_size > 1 else model.network
     state = TrainState(model, make_optimizer(job.config.optimizer, model), Progress(), {})
-    batches = TrainingBatches(
-        job.splits.train,
-        crop_length=job.config.data.crop_length,
-        global_batch_size=job.config.training.global_batch_size,
-        seed=0,
-        world_size=world_size,
-        rank=rank,
-    )
+    session = make_session(rank, world_size)
+    steps = make_training_steps(job.config, SETUP, job.splits.train, model, session)
     gradients = {}
-    for step, batch in enumerate(batches.epoch(0)):
-        optimizer_step(state, parallel, batch, clip_norm=None)
+    for step, (features, locations_BKD) in zip(range(3), steps.epoch(0), strict=False):
+        optimizer_step(state, network, features, locations_BKD, clip_norm=None)
         if step == 0:
             gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
-        if step == 2:
-            break
     return gradients, cpu_weights(model)
 
 
@@ -133,7 +120,9 @@ def compare_runs(folder, rank):
             model = Localizer(job.config, SETUP)
             state = TrainState(model, make_optimizer(job.config.optimizer, model), Progress(), {})
             assert state.load_newest(job.run_dir)
-            results[f"evaluated {name}"] = evaluate(model, job, make_session(0, 1))
+            alone = make_session(0, 1)
+            validation = ValidationSet(model, job, alone)
+            results[f"evaluated {name}"] = evaluate(model, validation, job, alone)
     return results
 
 

@@ -37,9 +37,7 @@ def test_known_errors():
     squared = np.square(5.0 * np.arange(5)) / 64.0
     nll = np.mean(squared / 2) + np.log(2 * np.pi * 64.0)
     assert result["nll"] == pytest.approx(nll)
-    assert result["coverage_95"] == pytest.approx(
-        0.8
-    )  # 20 mm is 2.5 sd; 95 % ends at 2.45
+    assert result["coverage_95"] == pytest.approx(0.8)  # 20 mm is 2.5 sd; 95 % ends at 2.45
 
 
 @pytest.mark.parametrize(("num_keypoints", "num_axes"), [(1, 2), (3, 2), (1, 3)])

@@ -50,10 +50,24 @@ def test_envelopes_double_the_planes_of_the_network():
     assert model(torch.randn(2, 700, 3), torch.tensor([700, 300])).shape == (2, 5)
 
 
-def test_head_parameters_are_part_of_the_readout_alone():
-    model = Localizer(make_config(), SETUP)
-    assert not list(model.head.parameters())
+@pytest.mark.parametrize("kind", sorted(ARCHITECTURES))
+def test_every_parameter_is_one_of_the_network(kind):
+    """The network alone is what workers share: a parameter elsewhere would drift apart."""
+    model = Localizer(make_config(kind), SETUP)
+    assert {id(p) for p in model.parameters()} == {id(p) for p in model.network.parameters()}
+    assert {name.partition(".")[0] for name in model.state_dict()} == {"network"}
     assert model.network.readout.out_features == model.head.num_outputs
+
+
+@pytest.mark.parametrize("kind", sorted(ARCHITECTURES))
+def test_reading_features_is_the_same_as_reading_audio(kind):
+    model = Localizer(make_config(kind, training={"precision": "float32"}), SETUP).eval()
+    audio_BTC, lengths_B = torch.randn(2, 700, 3), torch.tensor([700, 300])
+    audio_BTC[1, 300:] = 0
+    features = model.extract_features(audio_BTC, lengths_B)
+    expected = model(audio_BTC, lengths_B)
+    assert torch.equal(model.read(features), expected)
+    assert torch.equal(model.read(features, torch.nn.Sequential(model.network)), expected)
 
 
 def test_registry_builds_what_the_config_names():

@@ -43,12 +43,8 @@ def test_constant_when_the_final_fraction_is_one():
     warmup_fraction=st.floats(0.0, 0.99),
     final_fraction=st.floats(0.0, 1.0),
 )
-def test_rises_once_then_falls_and_stays_in_its_range(
-    total_steps, warmup_fraction, final_fraction
-):
-    found = factors(
-        total_steps, warmup_fraction=warmup_fraction, final_fraction=final_fraction
-    )
+def test_rises_once_then_falls_and_stays_in_its_range(total_steps, warmup_fraction, final_fraction):
+    found = factors(total_steps, warmup_fraction=warmup_fraction, final_fraction=final_fraction)
     assert all(0.0 < factor <= 1.0 for factor in found)
     top = found.index(max(found))
     assert found[:top] == sorted(found[:top])

@@ -150,9 +150,10 @@ def test_a_full_disk_at_a_checkpoint_loses_one_epoch(long_job, run_job, undistur
             raise OSError(28, "No space left on device")
         return save(state, run_dir)
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as patch:
         patch.setattr(TrainState, "save", full_disk)
-        run_job(job)
+        with pytest.raises(OSError, match="No space"):
+            run_job(job)
     assert run_job(job) == reports[1:]
     assert_same_results(job, expected)
     epochs = [line["epoch"] for line in history(job)]
@@ -162,9 +163,7 @@ def test_a_full_disk_at_a_checkpoint_loses_one_epoch(long_job, run_job, undistur
 
 @pytest.mark.parametrize("torn", ["state.safetensors", "state.json"])
 @pytest.mark.parametrize("keep", [0.0, 0.5, None])
-def test_a_torn_checkpoint_falls_back_to_the_one_before(
-    long_job, run_job, undisturbed, torn, keep
-):
+def test_a_torn_checkpoint_falls_back_to_the_one_before(long_job, run_job, undisturbed, torn, keep):
     expected, reports = undisturbed()
     job = interrupted(run_job, long_job(), 3)
     path = job.run_dir / CHECKPOINTS / "epoch-00003" / torn
