@@ -42,14 +42,14 @@ def style(figure: Any, *, height: int, **layout: Any) -> Any:
     return figure
 
 
-def error_map(result: EvaluationResult, method_number: int = 0) -> Any:
+def error_map(result: EvaluationResult, method_number: int = -1) -> Any:
     """Median error of one method in the cells of the arena, by where the animal truly was.
 
     Cells with fewer than 3 events stay empty.
 
     Args:
         result: The evaluation.
-        method_number: Which of its methods.
+        method_number: Which of its methods; default: the one that it is about.
 
     Returns:
         A plotly figure; axes in mm from the arena centre with equal scales.
@@ -90,14 +90,14 @@ def error_map(result: EvaluationResult, method_number: int = 0) -> Any:
     return style(figure, height=420)
 
 
-def predicted_vs_true(result: EvaluationResult, method_number: int = 0) -> Any:
+def predicted_vs_true(result: EvaluationResult, method_number: int = -1) -> Any:
     """Predicted against true coordinate, one panel an axis, with the line of perfect prediction.
 
     At most 3000 points are drawn, chosen at random with a fixed seed.
 
     Args:
         result: The evaluation.
-        method_number: Which of its methods.
+        method_number: Which of its methods; default: the one that it is about.
 
     Returns:
         A plotly figure; axes in mm with equal scales.
@@ -183,7 +183,9 @@ def error_cdf(result: EvaluationResult) -> Any:
     figure.update_yaxes(
         title_text="events with at most this error", tickformat=".0%", range=[0, 1.005]
     )
-    return style(figure, height=420, **LEGEND_BELOW)
+    # On a narrow page every name takes a line of the legend.
+    legend_px = 22 * len(result.methods)
+    return style(figure, height=400 + legend_px, **{**LEGEND_BELOW, "margin_b": 64 + legend_px})
 
 
 LEGEND_BELOW = {

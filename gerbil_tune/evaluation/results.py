@@ -67,7 +67,7 @@ class EvaluationResult:
         arena_mm: Full widths of the arena.
         keypoints: Names of the K keypoints.
         locations_mm_NKD: True locations (N, K, D), mm.
-        methods: At least one.
+        methods: At least one; the last is the one that it is all about.
 
     Raises:
         DatasetError: If a shape does not fit, or two methods have one name.

@@ -120,7 +120,7 @@ def _figures(
 
 
 def _evaluation_figures(result: EvaluationResult) -> Iterable[ReportFigure]:
-    name = result.methods[0].name
+    name = result.methods[-1].name
     yield ReportFigure(
         "error_map",
         f"Error over the arena: {name}",

@@ -126,7 +126,9 @@ def evaluation(
             commands(*_evaluate_commands(view, study_dir)),
         )
     count = len(result.locations_mm_NKD)
-    about = f"{count} events of {result.data_path}. The maps below are of {result.methods[0].name}."
+    about = (
+        f"{count} events of {result.data_path}. The maps below are of {result.methods[-1].name}."
+    )
     reading = (
         "NLL: negative log-likelihood of the true location, lower is better. Calibration error: mean "
         "distance of the calibration curve from the diagonal, 0 is perfect. 95 % coverage: how many true "
@@ -155,9 +157,9 @@ def _methods_table(result: EvaluationResult) -> str:
         (
             [text_cell(row.name)]
             + [Cell(DASH if text == "-" else text, css="number") for text in format_row(row)],
-            place == 0,
+            row.name == result.methods[-1].name,
         )
-        for place, row in enumerate(result.rows())
+        for row in result.rows()
     ]
     return table(headings, rows, classes=dict.fromkeys(range(1, len(headings)), "number"))
 

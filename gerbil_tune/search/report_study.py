@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import optuna
 from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 State = Literal["complete", "pruned", "failed", "running", "waiting"]
@@ -166,8 +167,9 @@ def view_study(study: optuna.Study) -> StudyView:
 def importances(study: optuna.Study) -> tuple[dict[str, float], str]:
     """How much each parameter decided whether a trial was among the best (PED-ANOVA).
 
-    Parameters of branches count too (Conditional PED-ANOVA, arXiv:2601.20800). The best tenth of the
-    complete trials is compared with all, or the best five where a tenth is fewer.
+    Parameters of branches count too (Conditional PED-ANOVA, arXiv:2601.20800). The best tenth of the trials
+    is compared with all, or the best five where a tenth is fewer. A pruned trial counts with its best epoch:
+    that it was stopped says something about its parameters.
 
     Returns:
         Share by Optuna's name, highest first, adding up to 1; and a sentence that says why where it is
@@ -175,22 +177,22 @@ def importances(study: optuna.Study) -> tuple[dict[str, float], str]:
     """
     import warnings
 
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(complete) < _MIN_TRIALS_FOR_IMPORTANCE:
+    judged = _judged(study)
+    if len(judged.trials) < _MIN_TRIALS_FOR_IMPORTANCE:
         return {}, (
-            f"Importance needs at least {_MIN_TRIALS_FOR_IMPORTANCE} complete trials, "
-            f"but the study has {len(complete)}."
+            f"Importance needs at least {_MIN_TRIALS_FOR_IMPORTANCE} complete or pruned trials, "
+            f"but the study has {len(judged.trials)}."
         )
-    if len({trial.values[0] for trial in complete}) == 1:
-        return {}, "Importance cannot be computed: all complete trials have the same value."
+    if len({trial.value for trial in judged.trials}) == 1:
+        return {}, "Importance cannot be computed: all trials have the same value."
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(
-        target_quantile=max(0.1, 5 / len(complete))
+        target_quantile=max(0.1, 5 / len(judged.trials))
     )
     try:
         with warnings.catch_warnings():
             # It warns of branches with few trials; the caption of the figure says so to the reader.
             warnings.simplefilter("ignore")
-            shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+            shares = optuna.importance.get_param_importances(judged, evaluator=evaluator)
     except (ValueError, RuntimeError, ArithmeticError) as error:
         return {}, f"Importance cannot be computed: {' '.join(str(error).split())}."
     if not shares or not sum(shares.values()) > 0.0:
@@ -199,6 +201,21 @@ def importances(study: optuna.Study) -> tuple[dict[str, float], str]:
             "Importance cannot be computed: no parameter tells the best trials from the rest.",
         )
     return dict(shares), ""
+
+
+def _judged(study: optuna.Study) -> optuna.Study:
+    """A study in memory of the complete trials and, with their best epochs, of the pruned ones."""
+    judged = optuna.create_study(direction=study.direction)
+    pick = min if study.direction is StudyDirection.MINIMIZE else max
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        values = [trial.values[0]] if trial.values else list(trial.intermediate_values.values())
+        if values:
+            judged.add_trial(
+                optuna.trial.create_trial(
+                    params=trial.params, distributions=trial.distributions, value=pick(values)
+                )
+            )
+    return judged
 
 
 def _record(trial: FrozenTrial, minimize: bool) -> TrialRecord:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -13,9 +14,17 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from gerbil_tune.tracking.store import connect, known_warnings_ignored
 from tests.integration.command_line import SPACE, clean_environment, command, run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture
+def quiet_mlflow() -> Iterator[None]:
+    """MLflow's own use of what SQLAlchemy deprecates is no news here."""
+    with known_warnings_ignored():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +74,12 @@ def test_search_leaves_what_the_design_promises(searched: tuple[Path, str]) -> N
     assert "models:/gerbil-locator@champion" in printed
 
 
+@pytest.mark.usefixtures("quiet_mlflow")
 def test_mlflow_holds_one_parent_and_a_nested_run_for_each_trial(
     searched: tuple[Path, str],
 ) -> None:
-    from mlflow import MlflowClient
-
     folder, _ = searched
-    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client = connect(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("tiny")
     runs = client.search_runs([experiment.experiment_id])
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]

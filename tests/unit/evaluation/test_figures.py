@@ -15,8 +15,8 @@ def evaluation(count: int = 600, axes: int = 2, keypoints: int = 1) -> Evaluatio
     covariance = np.broadcast_to(400.0 * np.eye(axes), (*truth.shape, axes))
     names = tuple(f"keypoint_{i}" for i in range(keypoints))
     methods = (
-        MethodResult("net <b>", predicted, covariance),
         MethodResult("chance", np.zeros_like(truth)),
+        MethodResult("net <b>", predicted, covariance),
     )
     return EvaluationResult("test.h5", ARENA_MM, names, truth, methods)
 
@@ -70,7 +70,7 @@ def test_calibration_curve_shows_methods_that_state_uncertainty() -> None:
 
 def test_error_cdf_reads_the_median_at_one_half() -> None:
     figure = figures.error_cdf(evaluation())
-    network = figure.data[0]
+    network = figure.data[1]
     half = np.searchsorted(np.asarray(network.y), 0.5)
 
     assert np.asarray(network.x)[half] == pytest.approx(30.0, abs=20.0)

@@ -235,7 +235,7 @@ def test_young_studies_have_a_page_too(trials: int, tmp_path: Path) -> None:
 
     assert ("No trial has been completed yet." in shown) == (trials == 0)
     if trials < 12:
-        assert f"at least 10 complete trials, but the study has {trials}." in shown
+        assert f"at least 10 complete or pruned trials, but the study has {trials}." in shown
 
 
 def test_a_study_of_failed_and_running_trials_has_a_page(tmp_path: Path) -> None:
@@ -265,13 +265,30 @@ def test_importance_finds_the_parameter_that_decides() -> None:
     assert next(iter(shares)) == "inner@a"
 
 
+def test_a_pruned_trial_counts_with_its_best_epoch() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for number in range(14):
+        trial = study.ask()
+        x = trial.suggest_float("x", 0, 1)
+        trial.suggest_float("idle", 0, 1)
+        if number % 2:
+            trial.report(x + 9, 1)
+            trial.report(x, 2)
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, x)
+    shares, why_not = importances(study)
+    assert why_not == ""
+    assert next(iter(shares)) == "x"
+
+
 def test_importance_of_equal_values_is_a_sentence() -> None:
     study = optuna.create_study()
     study.optimize(lambda trial: 0.0 * trial.suggest_float("x", 0, 1), n_trials=12)
 
     assert importances(study) == (
         {},
-        "Importance cannot be computed: all complete trials have the same value.",
+        "Importance cannot be computed: all trials have the same value.",
     )
 
 
