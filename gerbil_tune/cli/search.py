@@ -81,6 +81,7 @@ def search(
 
     study_dir.mkdir(parents=True, exist_ok=True)
     run = _StudyRun(space, study_name, study_dir.resolve(), storage or storage_url(study_dir))
+    run.check_data(opened)
     finished = run.search(
         opened,
         total_trials=trials or space.study.trials,
@@ -190,7 +191,12 @@ class _StudyRun:
             self.out_of_time = time.monotonic() - started >= time_budget_s
         return finished
 
-    def _begin_tracking(self, opened: "TrainingData") -> None:
+    def check_data(self, opened: "TrainingData") -> None:
+        """Refuse data other than those that the study was begun on.
+
+        Raises:
+            ConfigError: Naming both fingerprints.
+        """
         study, fingerprint = self.book.study, opened.splits.train.fingerprint()
         stored = study.user_attrs.get("data_fingerprint", fingerprint)
         if stored != fingerprint:
@@ -199,6 +205,9 @@ class _StudyRun:
                 f"{fingerprint[:12]}); give the search on the new data another --name"
             )
         study.set_user_attr("data_fingerprint", fingerprint)
+
+    def _begin_tracking(self, opened: "TrainingData") -> None:
+        fingerprint = self.book.study.user_attrs["data_fingerprint"]
         self.parent_run_id = self.tracker.start_study(
             self.name,
             {
