@@ -18,13 +18,8 @@ from numpy.typing import NDArray
 from gerbil_tune import __version__
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.evaluation.accuracy import errors_mm, summarize_errors
-from gerbil_tune.evaluation.calibration import (
-    calibration_error,
-    coverage,
-    hpd_levels,
-    mahalanobis_squared,
-    negative_log_likelihood_mm,
-)
+from gerbil_tune.evaluation.calibration import hpd_levels, mahalanobis_squared
+from gerbil_tune.evaluation.score import score
 from gerbil_tune.units import ORIGIN, UNITS
 
 _FORMAT = "gerbil_tune evaluation 1"
@@ -106,18 +101,21 @@ class EvaluationResult:
         return [self._row(method) for method in self.methods]
 
     def _row(self, method: MethodResult) -> TableRow:
-        summary = summarize_errors(errors_mm(method.predictions_mm_NKD, self.locations_mm_NKD))
-        levels_NK = self.levels(method)
-        if levels_NK is None or method.covariance_mm2_NKDD is None:
-            uncertainty: tuple[float | None, float | None, float | None] = (None, None, None)
-        else:
-            nll_NK = negative_log_likelihood_mm(
-                method.predictions_mm_NKD, method.covariance_mm2_NKDD, self.locations_mm_NKD
+        predictions, truth = method.predictions_mm_NKD, self.locations_mm_NKD
+        if method.covariance_mm2_NKDD is None:
+            summary = summarize_errors(errors_mm(predictions, truth))
+            return TableRow(
+                method.name, summary.mean_mm, summary.median_mm, summary.p90_mm, None, None, None
             )
-            error = calibration_error(levels_NK)
-            uncertainty = (float(nll_NK.mean()), error, coverage(levels_NK))
+        figures = score(predictions, method.covariance_mm2_NKDD, truth)
         return TableRow(
-            method.name, summary.mean_mm, summary.median_mm, summary.p90_mm, *uncertainty
+            method.name,
+            figures["error_mean_mm"],
+            figures["error_median_mm"],
+            figures["error_p90_mm"],
+            figures["nll"],
+            figures["calibration_error"],
+            figures["coverage_95"],
         )
 
     def save(self, path: Path) -> None:
