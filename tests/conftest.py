@@ -1,8 +1,13 @@
 """Fixtures for all tests."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+# Before torch is imported, here and in the processes that tests start: several threads on small tensors
+# cost far more than they gain where other processes want the cores too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import h5py
 import numpy as np

@@ -3,7 +3,7 @@
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -90,10 +90,11 @@ def search(
         max_concurrent=max_concurrent,
     )
     if not finished and not run.out_of_time:
-        run.close("interrupted")
-        typer.echo("stopped; run the same command again to continue where it stopped")
-        raise typer.Exit(EXIT_RESUMABLE)
-    bundle = run.finish(save_path.resolve(), opened)
+        run.stop()
+    try:
+        bundle = run.finish(save_path.resolve(), opened)
+    except KeyboardInterrupt:
+        run.stop()
     page = write_report(run.study_dir, run.book.study)
     run.log_results(page)
     run.close("complete")
@@ -280,6 +281,12 @@ class _StudyRun:
                 {f"best_{self.book.space.study.metric}": best.value},
                 {"champion": str(self.book.study.user_attrs.get("champion_uri", ""))},
             )
+
+    def stop(self) -> NoReturn:
+        """End a run that was stopped on request and can go on."""
+        self.close("interrupted")
+        typer.echo("stopped; run the same command again to continue where it stopped")
+        raise typer.Exit(EXIT_RESUMABLE)
 
     def close(self, status: str) -> None:
         """End the parent run as complete or interrupted."""

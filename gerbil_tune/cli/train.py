@@ -66,7 +66,7 @@ def train_and_export(
     from gerbil_tune.training.export import export_bundle
     from gerbil_tune.training.job import TrainingJob
     from gerbil_tune.training.ray_runtime import start_ray
-    from gerbil_tune.training.trainer import train_with_workers
+    from gerbil_tune.training.trainer import RAY_TRAIN_FOLDER, train_with_workers
 
     start_ray()
     import ray
@@ -81,7 +81,8 @@ def train_and_export(
         on_epoch=lambda metrics: echo_epoch(metrics, epochs),
     )
     bundle = export_bundle(job, save_path, provenance={"workers": workers}, folder=folder)
-    shutil.rmtree(run_dir.parent, ignore_errors=True)
+    shutil.rmtree(run_dir, ignore_errors=True)
+    shutil.rmtree(run_dir.parent / RAY_TRAIN_FOLDER / run_dir.name, ignore_errors=True)
     return bundle
 
 

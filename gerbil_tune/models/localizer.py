@@ -11,7 +11,7 @@ from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.features import Features, GeneralizedCrossCorrelation
 from gerbil_tune.models.heads import GaussianFullHead, GaussianPrediction
 from gerbil_tune.models.registry import ARCHITECTURES, build_architecture
-from gerbil_tune.models.scaling import LocationScale, pcm_to_float, scale_audio
+from gerbil_tune.models.scaling import LocationScale, pcm_to_float, remove_offset, scale_audio
 
 
 class Localizer(nn.Module):
@@ -51,10 +51,13 @@ class Localizer(nn.Module):
             lengths_B: (B,) int64, samples of each event.
         """
         audio_BCT = pcm_to_float(audio_BTC).transpose(1, 2).contiguous()
-        # A factor common to all channels cancels in the correlations, and their band has no offset.
+        # A factor common to all channels cancels in the correlations.
         if self.network.uses_audio or self.audio_scaling.kind == "channel_zscore":
             audio_BCT = scale_audio(audio_BCT, lengths_B, self.audio_scaling)
-        gcc_BPL = self.gcc(audio_BCT) if self.network.uses_gcc else None
+        gcc_BPL = None
+        if self.network.uses_gcc:
+            # An offset would leak from the ends of an event into all frequencies.
+            gcc_BPL = self.gcc(remove_offset(audio_BCT, lengths_B))
         return Features(audio_BCT if self.network.uses_audio else None, lengths_B, gcc_BPL)
 
     def forward(self, audio_BTC: Tensor, lengths_B: Tensor) -> Tensor:

@@ -32,6 +32,13 @@ def time_mask(lengths_B: Tensor, num_samples: int) -> Tensor:
     return (positions_T[None, :] < lengths_B[:, None]).to(torch.float32)[:, None, :]
 
 
+def remove_offset(audio_BCT: Tensor, lengths_B: Tensor) -> Tensor:
+    """Subtract each channel's mean over the event from (B, C, T) audio; the padding stays zero."""
+    mask_B1T = time_mask(lengths_B, audio_BCT.shape[2])
+    mean_BC1 = audio_BCT.sum(2, keepdim=True) / lengths_B.clamp_min(1)[:, None, None]
+    return (audio_BCT - mean_BC1) * mask_B1T
+
+
 def scale_audio(audio_BCT: Tensor, lengths_B: Tensor, scaling: AudioScaling) -> Tensor:
     """Scale audio as configured; statistics skip the padding, which stays zero.
 

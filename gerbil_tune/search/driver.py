@@ -13,6 +13,8 @@ from gerbil_tune.errors import LaunchError
 from gerbil_tune.search.book import StudyBook
 from gerbil_tune.search.trial import CONTROLLER_CPUS, TrialSite, run_trial, run_trial_with_workers
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -110,12 +112,17 @@ def run_trials(
 
 @contextmanager
 def terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM end a search as Ctrl-C does: trials stop at an epoch's end and can go on later."""
+    """Let SIGTERM end a search as Ctrl-C does: trials stop at an epoch's end and can go on later.
+
+    Tune leaves its own handlers behind, which would swallow a later Ctrl-C; the old ones are put back.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -11,7 +11,7 @@ from gerbil_tune.search.book import StudyBook
 from gerbil_tune.search.trial import TrialSite
 from gerbil_tune.training.export import export_bundle
 from gerbil_tune.training.job import TrainingJob
-from gerbil_tune.training.trainer import train_with_workers
+from gerbil_tune.training.trainer import RAY_TRAIN_FOLDER, train_with_workers
 
 
 def refit_workers(global_batch_size: int, *, use_gpu: bool) -> int:
@@ -67,5 +67,5 @@ def refit(
     )
     book.study.set_user_attr("champion", best.number)
     book.study.set_user_attr("bundle", str(bundle))
-    shutil.rmtree(run_dir.parent / ".ray_train", ignore_errors=True)
+    shutil.rmtree(run_dir.parent / RAY_TRAIN_FOLDER, ignore_errors=True)
     return bundle

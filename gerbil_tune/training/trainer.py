@@ -15,6 +15,9 @@ from gerbil_tune.training.loop import HISTORY, train_loop
 if TYPE_CHECKING:
     import torch
 
+RAY_TRAIN_FOLDER = ".ray_train"
+"""Beside the run folders: what Ray Train keeps for itself, a folder a run."""
+
 _POLL_S = 0.25
 
 
@@ -78,7 +81,7 @@ def make_torch_trainer(
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         run_config=ray.train.RunConfig(
             name=job.run_dir.name,
-            storage_path=str(job.run_dir.parent / ".ray_train"),
+            storage_path=str(job.run_dir.parent / RAY_TRAIN_FOLDER),
             failure_config=ray.train.FailureConfig(max_failures=2, controller_failure_limit=3),
             callbacks=callbacks,
         ),
