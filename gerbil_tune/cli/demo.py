@@ -12,6 +12,7 @@ import typer
 from gerbil_tune.errors import ConfigError, LaunchError
 
 _STUDY = "demo"
+_DEFAULT_BUNDLE = "trained_models/default/00001"
 
 
 def demo(
@@ -28,9 +29,8 @@ def demo(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "data").mkdir(exist_ok=True)
     for arguments in _steps(space.resolve(), trials):
-        if arguments[0] == "simulate" and (folder / arguments[1]).exists():
-            continue
-        _run(arguments, folder)
+        if not _is_done(arguments, folder):
+            _run(arguments, folder)
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     typer.echo(
         f"\nDone in {minutes} min {seconds} s. Try next, in the folder {folder}:\n"
@@ -51,11 +51,18 @@ def _steps(space: Path, trials: int) -> list[list[str]]:
         search,
         "train --data data --workers 2 --set name=default",
         f"predict --model {champion} --data held_out.h5 -o predictions.h5",
-        f"evaluate --model 'default configuration=trained_models/default/00001' --model champion={champion}"
+        f"evaluate --model 'default configuration={_DEFAULT_BUNDLE}' --model champion={champion}"
         f" --data held_out.h5 -o studies/{_STUDY}/evaluation.h5",
         f"report {_STUDY}",
     ]
     return [shlex.split(line) for line in lines]
+
+
+def _is_done(arguments: list[str], folder: Path) -> bool:
+    """Whether an earlier demo in this folder has done a step that need not be done again."""
+    if arguments[0] == "simulate":
+        return (folder / arguments[1]).exists()
+    return arguments[0] == "train" and (folder / _DEFAULT_BUNDLE).exists()
 
 
 def _run(arguments: list[str], folder: Path) -> None:
