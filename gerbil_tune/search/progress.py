@@ -115,11 +115,14 @@ class StudyProgress:
         return f"{closed}/{self.total_trials} trials, {best}, {minutes}:{seconds:02d}"
 
     def _table(self) -> Table:
-        table = Table(title=f"{self._headline()}   ({self.metric})", title_justify="left")
-        for heading, justify in (("trial", "right"), ("state", "left"), ("epoch", "right")):
-            table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-        table.add_column("value", justify="right", no_wrap=True)
-        table.add_column("parameters", overflow="ellipsis", no_wrap=True)
+        table = Table(
+            title=f"{self._headline()}   ({self.metric})", title_justify="left", expand=True
+        )
+        table.add_column("trial", justify="right", min_width=5)
+        table.add_column("state", min_width=len(_SYMBOLS[TrialState.PRUNED]))
+        table.add_column("epoch", justify="right", min_width=7)
+        table.add_column("value", justify="right", min_width=6)
+        table.add_column("parameters", overflow="ellipsis", no_wrap=True, ratio=1)
         shown = sorted(self._rows.items())[-_ROWS:]
         for number, row in shown:
             table.add_row(
