@@ -18,7 +18,6 @@ class BookSearcher(Searcher):
         super().__init__()
         self.book = book
         self._numbers: dict[str, int] = {}
-        self.errors: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """Return the next trial as plain values."""
