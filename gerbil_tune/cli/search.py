@@ -224,8 +224,7 @@ class _StudyRun:
     def finish(self, save_path: Path, opened: "TrainingData") -> Path:
         """Refit, register and evaluate the champion; return its bundle."""
         from gerbil_tune.cli.registry import CHAMPION, register_bundle_folder
-        from gerbil_tune.cli.train import echo_epoch
-        from gerbil_tune.search.select import refit, refit_epochs, refit_workers
+        from gerbil_tune.search.select import finished_refit
         from gerbil_tune.tracking.model_registry import set_alias
 
         best = self.book.best()
@@ -234,22 +233,7 @@ class _StudyRun:
                 f"no trial of the study {self.name!r} was completed, so there is nothing to keep; its "
                 f"trials say why: gerbil-tune report {self.name}"
             )
-        config = self.book.config_of(best)
-        workers = refit_workers(config.training.global_batch_size, use_gpu=self.site.use_gpu)
-        epochs = refit_epochs(self.book, config)
-        typer.echo(
-            f"best: trial {best.number}, {self.book.space.study.metric} {best.value:.1f}; training it for "
-            f"{epochs} epochs with {workers} workers"
-        )
-        bundle = refit(
-            self.book,
-            best,
-            self.site,
-            study_dir=self.study_dir,
-            root=save_path,
-            num_workers=workers,
-            on_epoch=lambda metrics: echo_epoch(metrics, epochs),
-        )
+        bundle = finished_refit(self.book, best) or self._refit(save_path)
         if self.book.study.user_attrs.get("registered_bundle") != str(bundle):
             model, version = register_bundle_folder(
                 bundle, self.tracking_uri, run_id=self.parent_run_id
@@ -260,6 +244,30 @@ class _StudyRun:
         if opened.splits.test is not None:
             self._evaluate(bundle, opened)
         return bundle
+
+    def _refit(self, save_path: Path) -> Path:
+        """Train the best trial's configuration whole and export it."""
+        from gerbil_tune.cli.train import echo_epoch
+        from gerbil_tune.search.select import refit, refit_epochs, refit_workers
+
+        best = self.book.best()
+        assert best is not None
+        config = self.book.config_of(best)
+        workers = refit_workers(config.training.global_batch_size, use_gpu=self.site.use_gpu)
+        epochs = refit_epochs(self.book, config)
+        typer.echo(
+            f"best: trial {best.number}, {self.book.space.study.metric} {best.value:.1f}; training it for "
+            f"{epochs} epochs with {workers} workers"
+        )
+        return refit(
+            self.book,
+            best,
+            self.site,
+            study_dir=self.study_dir,
+            root=save_path,
+            num_workers=workers,
+            on_epoch=lambda metrics: echo_epoch(metrics, epochs),
+        )
 
     def _evaluate(self, bundle: Path, opened: "TrainingData") -> None:
         """Score the champion on the test events, which nothing has seen."""

@@ -7,6 +7,7 @@ from gerbil_tune.search.book import StudyBook, TrialTask
 from gerbil_tune.tracking.tracker import Tracker, TrialStatus
 
 _RUN_ID = "tracking_run_id"
+_NOT_CHARTED = ("epoch", "training_done")  # the step says the one, the run's state the other
 _STATUS: dict[TrialState, TrialStatus] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -33,7 +34,8 @@ class StudyRecorder:
 
     def on_epoch(self, number: int, metrics: dict[str, float]) -> None:
         """Log an epoch."""
-        self.tracker.log_epoch(self._run_ids[number], int(metrics["epoch"]), metrics)
+        charted = {key: value for key, value in metrics.items() if key not in _NOT_CHARTED}
+        self.tracker.log_epoch(self._run_ids[number], int(metrics["epoch"]), charted)
 
     def on_end(self, trial: FrozenTrial, reason: str) -> None:
         """Close the run."""

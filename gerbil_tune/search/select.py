@@ -28,6 +28,14 @@ def refit_epochs(book: StudyBook, config: ExperimentConfig) -> int:
     return book.space.study.refit_epochs or config.training.epochs
 
 
+def finished_refit(book: StudyBook, best: FrozenTrial) -> Path | None:
+    """Return the bundle of an earlier refit of the same trial, or None."""
+    done = book.study.user_attrs
+    if done.get("champion") == best.number and Path(done.get("bundle", "")).is_dir():
+        return Path(done["bundle"])
+    return None
+
+
 def refit(
     book: StudyBook,
     best: FrozenTrial,
@@ -40,14 +48,11 @@ def refit(
 ) -> Path:
     """Train the best trial's configuration with ``num_workers`` and export it.
 
-    An interrupted refit goes on from its checkpoint; a finished one of the same trial is not repeated.
+    An interrupted refit goes on from its checkpoint.
 
     Returns:
         The bundle's folder.
     """
-    done = book.study.user_attrs
-    if done.get("champion") == best.number and Path(done.get("bundle", "")).is_dir():
-        return Path(done["bundle"])
     config = book.config_of(best)
     training = config.training.model_copy(update={"epochs": refit_epochs(book, config)})
     config = config.model_copy(update={"training": training})

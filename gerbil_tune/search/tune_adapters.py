@@ -58,8 +58,8 @@ class BookScheduler(FIFOScheduler):
         metrics = {
             key: float(value)
             for key, value in result.items()
-            if key.startswith(("val_", "train"))
-            or key in ("epoch", "epoch_s", "best_value", "learning_rate")
+            if key.startswith(("val_", "train_"))
+            or key in ("epoch", "epoch_s", "best_value", "learning_rate", "training_done")
         }
         stop = self.book.report(trial.config["number"], metrics)
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
