@@ -1,7 +1,7 @@
 """Fixtures for all tests."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
-LAYOUTS = {"gerbilizer": ("vocalizations", "len_idx"), "vocalocator": ("audio", "length_idx")}
+LAYOUTS = {
+    "gerbilizer": ("vocalizations", "len_idx"),
+    "vocalocator": ("audio", "length_idx"),
+    "rir": ("rir", "rir_length_idx"),
+    "fixed": ("vocalizations", None),
+}
 
 
 def write_event_file(
@@ -32,6 +37,7 @@ def write_event_file(
     microphones_mm: Any = None,
     groups: Any = None,
     group_dataset: str = "group_ids",
+    onsets_s: Any = None,
     attributes: Mapping[str, Any] | None = None,
     audio: Any = None,
     audio_options: Mapping[str, Any] | None = None,
@@ -54,12 +60,14 @@ def write_event_file(
             locations = locations[:, 0]
     audio_name, index_name = LAYOUTS[layout]
     path.parent.mkdir(parents=True, exist_ok=True)
+    audio = np.asarray(audio).astype(dtype)
+    if layout == "fixed":
+        audio = audio.reshape(num_events, lengths[0], -1).transpose(0, 2, 1)
     with h5py.File(path, "w", **(file_options or {})) as file:
-        file.create_dataset(
-            audio_name, data=np.asarray(audio).astype(dtype), **(audio_options or {})
-        )
-        file[index_name] = starts
-        optional = {"locations": locations, group_dataset: groups}
+        file.create_dataset(audio_name, data=audio, **(audio_options or {}))
+        if index_name is not None:
+            file[index_name] = starts
+        optional = {"locations": locations, group_dataset: groups, "onsets_s": onsets_s}
         for name, values in optional.items():
             if values is not None:
                 file[name] = values
@@ -77,13 +85,22 @@ def write_event_file(
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests leave the user's cache alone; processes that they start inherit this."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GERBIL_TUNE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def make_event_file(tmp_path: Path) -> Callable[..., Path]:
     """Factory of small synthetic files of events in the test's folder.
 
     ``make_event_file("calls.h5", layout="vocalocator", num_events=20, lengths=(300, 600), dtype="int16",
     num_microphones=4, keypoints=("nose", "head"), num_axes=3, groups=[...], sample_rate_hz=None, seed=1)``
-    returns the path. The name may have folders (``"data/train_set.h5"``).
+    returns the path. The name may have folders (``"data/train_set.h5"``). Layouts: gerbilizer, vocalocator,
+    rir, and fixed (n, C, T), whose events must be of one length.
 
     lengths: (low, high) or a list with the length of each event. locations: an array in mm, None for a
     file without, or by default random ones inside the arena: (n, D) without ``keypoints``, (n, K, D) with

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gerbil_tune.cli.options import CacheDirOption, EventsOption
 from gerbil_tune.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def evaluate(
     source_height_mm: Annotated[
         float, typer.Option(metavar="MM", help="Height of the sound source that SRP-PHAT assumes.")
     ] = _SOURCE_HEIGHT_MM,
+    events: EventsOption = None,
+    cache_dir: CacheDirOption = None,
 ) -> None:
     """Print a table: errors in mm, likelihood, calibration and coverage; chance and beamforming beside.
 
@@ -47,10 +50,13 @@ def evaluate(
     the file (attribute microphones_mm); without them it is left out.
     """
     from gerbil_tune.data.events import open_events
+    from gerbil_tune.data.index_files import read_indices
     from gerbil_tune.tracking.model_registry import resolve_model
     from gerbil_tune.tracking.store import default_tracking_uri
 
-    events = open_events(data)
+    chosen = open_events(data)
+    if events is not None:
+        chosen = chosen.subset(read_indices(events, len(chosen)))
     uri = default_tracking_uri(Path.cwd())
     bundles = {}
     for text in models:
@@ -58,7 +64,7 @@ def evaluate(
         reference = reference if equals else text
         label = name if equals else reference.removeprefix("models:/")
         bundles[label] = resolve_model(reference, uri).path
-    result = evaluate_models(bundles, events, source_height_mm=source_height_mm)
+    result = evaluate_models(bundles, chosen, source_height_mm=source_height_mm)
     print_table(result)
     if output is not None:
         result.save(output)
@@ -90,6 +96,11 @@ def evaluate_models(
     from gerbil_tune.inference.predict import predict_events
     from gerbil_tune.models.bundle import load_bundle
 
+    if events.is_impulse_response:
+        raise DatasetError(
+            f"{events.files[0].path}: holds impulse responses, which are no calls that could be located; "
+            "convolve them with sounds first, by gerbil-tune data shard"
+        )
     loaded = {name: load_bundle(path) for name, path in bundles.items()}
     first = next(iter(loaded.values()))
     if events.locations_mm is None:

@@ -1,11 +1,24 @@
 """Options that several commands share, and where a command keeps its things."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gerbil_tune.errors import ConfigError
+
+CACHE_VARIABLE = "GERBIL_TUNE_CACHE_DIR"
+
+
+def _set_cache_dir(folder: Path | None) -> Path | None:
+    """Tell this process and those that it starts where the cache is."""
+    if folder is None:
+        return None
+    folder = folder.expanduser().absolute()
+    os.environ[CACHE_VARIABLE] = str(folder)
+    return folder
+
 
 DataOption = Annotated[
     list[Path],
@@ -14,6 +27,33 @@ DataOption = Annotated[
         metavar="PATH",
         help="HDF5 file of events, or a folder with train_set.h5, val_set.h5 and perhaps test_set.h5;"
         " repeat it for several files.",
+    ),
+]
+SplitOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--split",
+        metavar="DIR",
+        help="Folder with train_set.npy, val_set.npy and perhaps test_set.npy, as data split writes;"
+        " default: the split beside the data, or a seeded one.",
+    ),
+]
+EventsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--events",
+        metavar="INDEX.npy",
+        help="Use only these events: their places, from 0, in all files of the data in order.",
+    ),
+]
+CacheDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-dir",
+        metavar="DIR",
+        callback=_set_cache_dir,
+        help=f"Where compressed or chunked files are unpacked once; default: {CACHE_VARIABLE} or the"
+        " user's cache folder.",
     ),
 ]
 SetOption = Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gerbil_tune.cli.options import ModelOption
+from gerbil_tune.cli.options import CacheDirOption, EventsOption, ModelOption
 
 
 def predict(
@@ -28,11 +28,13 @@ def predict(
             help="Processes; 0: this one; default: this one for small jobs, else one a CPU or GPU.",
         ),
     ] = None,
+    events: EventsOption = None,
+    cache_dir: CacheDirOption = None,
 ) -> None:
     """Predict every event: /predictions (n, 2) in mm from the arena's centre and /covariance in mm².
 
     With several keypoints or three axes the shapes are (n, K, D) and (n, K, D, D). Locations in the input
-    are not needed.
+    are not needed. With --events there is a row for each of them, and /event_index says which it is.
     """
     from gerbil_tune.inference.job import predict_files
     from gerbil_tune.tracking.model_registry import resolve_model
@@ -45,7 +47,9 @@ def predict(
 
         start()
 
-    summary = predict_files(resolved, data, output, start_ray=start_ray, workers=workers)
+    summary = predict_files(
+        resolved, data, output, start_ray=start_ray, workers=workers, event_index=events
+    )
     for note in summary.notes:
         typer.echo(f"warning: {note}", err=True)
     for path in summary.reused:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from gerbil_tune.cli.options import DataOption, SavePathOption, SetOption, parse_duration_s
+from gerbil_tune.cli.options import (
+    CacheDirOption,
+    DataOption,
+    EventsOption,
+    SavePathOption,
+    SetOption,
+    SplitOption,
+    parse_duration_s,
+)
 from gerbil_tune.config.schema import NAME_PATTERN
 from gerbil_tune.config.space import SpaceFile, boundary_configs, default_config, load_space
 from gerbil_tune.errors import ConfigError
@@ -52,6 +60,9 @@ def search(
         typer.Option(metavar="URL", help="Optuna storage; default: sqlite in the study's folder."),
     ] = None,
     save_path: SavePathOption = Path("trained_models"),
+    split: SplitOption = None,
+    events: EventsOption = None,
+    cache_dir: CacheDirOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Search a space; the same command again continues the study where it stopped.
@@ -72,7 +83,7 @@ def search(
     from gerbil_tune.cli.training_data import describe, open_training_data
 
     base = default_config(space, str(space_path))
-    opened = open_training_data(data, base.data, study_dir)
+    opened = open_training_data(data, base.data, study_dir, split=split, events=events)
     _check_configs(space, opened, str(space_path))
     typer.echo(f"study {study_name}: {describe(opened)}")
 
@@ -113,10 +124,10 @@ def _check_batches(space: SpaceFile, workers: int, source: str) -> None:
 
 def _check_configs(space: SpaceFile, opened: "TrainingData", source: str) -> None:
     """Refuse before Ray starts what every trial would refuse one by one."""
-    from gerbil_tune.models.mirroring import MirrorAugmentation
+    from gerbil_tune.cli.training_data import check_augmentation
 
     for config in boundary_configs(space, source):
-        MirrorAugmentation(config.augmentation.mirror_prob, opened.setup)
+        check_augmentation(config.augmentation, opened.setup)
 
 
 class _StudyRun:
@@ -193,19 +204,26 @@ class _StudyRun:
         return finished
 
     def check_data(self, opened: "TrainingData") -> None:
-        """Refuse data other than those that the study was begun on.
+        """Refuse data or a split other than those that the study was begun on.
+
+        The test part may change: nothing that the study has decided depends on it.
 
         Raises:
             ConfigError: Naming both fingerprints.
         """
-        study, fingerprint = self.book.study, opened.splits.train.fingerprint()
-        stored = study.user_attrs.get("data_fingerprint", fingerprint)
-        if stored != fingerprint:
-            raise ConfigError(
-                f"the study {self.name!r} was begun on other data (fingerprint {stored[:12]}, now "
-                f"{fingerprint[:12]}); give the search on the new data another --name"
-            )
-        study.set_user_attr("data_fingerprint", fingerprint)
+        study, splits = self.book.study, opened.splits
+        parts = {"data": splits.train, "validation": splits.validation}
+        now = {f"{name}_fingerprint": events.fingerprint() for name, events in parts.items()}
+        for name, fingerprint in now.items():
+            stored = study.user_attrs.get(name, fingerprint)
+            if stored != fingerprint:
+                raise ConfigError(
+                    f"the study {self.name!r} was begun on other data or another split of them "
+                    f"({name} {stored[:12]}, now {fingerprint[:12]}); give the search on the new data "
+                    "another --name"
+                )
+        for name, fingerprint in now.items():
+            study.set_user_attr(name, fingerprint)
 
     def _begin_tracking(self, opened: "TrainingData") -> None:
         fingerprint = self.book.study.user_attrs["data_fingerprint"]
@@ -241,7 +259,7 @@ class _StudyRun:
             set_alias(model, CHAMPION, version, self.tracking_uri)
             self.book.study.set_user_attr("champion_uri", f"models:/{model}/{version}")
             self.book.study.set_user_attr("registered_bundle", str(bundle))
-        if opened.splits.test is not None:
+        if opened.splits.test is not None and not opened.splits.test.is_impulse_response:
             self._evaluate(bundle, opened)
         return bundle
 

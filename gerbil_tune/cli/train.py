@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from gerbil_tune.cli.options import DataOption, SavePathOption, SetOption
+from gerbil_tune.cli.options import (
+    CacheDirOption,
+    DataOption,
+    EventsOption,
+    SavePathOption,
+    SetOption,
+    SplitOption,
+)
 from gerbil_tune.config.load import load_experiment
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.errors import ConfigError
@@ -29,11 +36,14 @@ def train(
             min=1, metavar="N", help="DDP workers: one CPU each, one GPU each where there are any."
         ),
     ] = 1,
+    split: SplitOption = None,
+    events: EventsOption = None,
+    cache_dir: CacheDirOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Train one configuration and export it as a bundle. The same command again continues a stopped run."""
     experiment = load_experiment(config, overrides or [])
-    bundle = train_and_export(experiment, data, save_path, workers)
+    bundle = train_and_export(experiment, data, save_path, workers, split=split, events=events)
     typer.echo(f"exported {bundle}")
     typer.echo(f"next: gerbil-tune evaluate --model {bundle} --data TEST.h5")
 
@@ -44,6 +54,9 @@ def train_and_export(
     save_path: Path,
     workers: int,
     folder: Path | None = None,
+    *,
+    split: Path | None = None,
+    events: Path | None = None,
 ) -> Path:
     """Train with Ray Train and return the bundle's folder; runs stopped half-way go on.
 
@@ -53,16 +66,21 @@ def train_and_export(
         save_path: Folder of bundles.
         workers: DDP ranks.
         folder: Export exactly here instead of ``save_path/<name>/<number>``.
+        split: Folder of a split to use.
+        events: Index file of the events that take part.
     """
     check_workers(experiment, workers)
-    run_dir = (save_path / ".runs" / f"{experiment.name}-{_identity(experiment, data)}").resolve()
-    from gerbil_tune.cli.training_data import describe, open_training_data
+    identity = _identity(experiment, data, split, events)
+    run_dir = (save_path / ".runs" / f"{experiment.name}-{identity}").resolve()
+    from gerbil_tune.cli.training_data import (
+        check_augmentation,
+        describe,
+        open_training_data,
+    )
 
-    opened = open_training_data(data, experiment.data, run_dir)
+    opened = open_training_data(data, experiment.data, run_dir, split=split, events=events)
     typer.echo(describe(opened))
-    from gerbil_tune.models.mirroring import MirrorAugmentation
-
-    MirrorAugmentation(experiment.augmentation.mirror_prob, opened.setup)  # refuses what cannot be
+    check_augmentation(experiment.augmentation, opened.setup)
     from gerbil_tune.training.export import export_bundle
     from gerbil_tune.training.job import TrainingJob
     from gerbil_tune.training.ray_runtime import start_ray
@@ -109,7 +127,21 @@ def echo_epoch(metrics: dict[str, float], epochs: int) -> None:
     )
 
 
-def _identity(experiment: ExperimentConfig, data: list[Path]) -> str:
+def _identity(
+    experiment: ExperimentConfig, data: list[Path], split: Path | None, events: Path | None
+) -> str:
     """Eight characters that a run shares with its own continuation and with no other."""
-    what = [experiment.model_dump(mode="json"), sorted(str(path.resolve()) for path in data)]
+    what = [
+        # How often a run is saved does not make it another one.
+        experiment.model_dump(mode="json", exclude={"training": {"checkpoint_interval_s"}}),
+        sorted(str(path.resolve()) for path in data),
+        *(_content(file) for file in ([] if split is None else sorted(split.glob("**/*_set.npy")))),
+        None if events is None else _content(events),
+    ]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
+
+
+def _content(path: Path) -> str:
+    """Hash of a file; of a missing one too, for it is told in due course."""
+    content = path.read_bytes() if path.is_file() else b""
+    return f"{path.name} {hashlib.sha256(content).hexdigest()}"

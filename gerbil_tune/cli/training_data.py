@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from gerbil_tune.config.augmentation import AugmentationConfig
 from gerbil_tune.config.schema import DataConfig
 
 if TYPE_CHECKING:
@@ -21,31 +22,57 @@ class TrainingData:
     setup: "RecordingSetup"
 
 
-def open_training_data(paths: list[Path], config: DataConfig, split_dir: Path) -> TrainingData:
-    """Open, split and check.
+def open_training_data(
+    paths: list[Path],
+    config: DataConfig,
+    split_dir: Path,
+    *,
+    split: Path | None = None,
+    events: Path | None = None,
+) -> TrainingData:
+    """Open, split and check; say where the split comes from.
 
     Args:
         paths: One folder or file, or several files.
         config: Data section of the experiment.
-        split_dir: Where a split that is made is kept.
+        split_dir: Where the split is kept.
+        split: Folder of a split to use; default: see ``load_splits``.
+        events: Index file of the events that take part; default: all.
 
     Raises:
         DatasetError: On the first thing that would make training wrong.
     """
     from gerbil_tune.data.checks import cheap_checks, raise_on_errors
     from gerbil_tune.data.events import recording_setup
+    from gerbil_tune.data.sources import open_sounds
     from gerbil_tune.data.splits import load_splits
 
-    splits = load_splits(paths[0] if len(paths) == 1 else paths, config, split_dir)
+    data = paths[0] if len(paths) == 1 else paths
+    splits = load_splits(data, config, split_dir, split=split, events=events)
+    typer.echo(f"split: {splits.origin}")
     setup = recording_setup(splits.train, config)
-    for events in (splits.train, splits.validation, splits.test):
-        if events is None:
+    open_sounds(splits.train, config, setup.sample_rate_hz)  # refuses what cannot be
+    for part in (splits.train, splits.validation, splits.test):
+        if part is None:
             continue
-        findings = cheap_checks(events, setup)
-        raise_on_errors(findings, events.files[0].path)
+        findings = cheap_checks(part, setup)
+        raise_on_errors(findings, part.files[0].path)
         for finding in findings:
             typer.echo(f"warning: {finding.message}", err=True)
     return TrainingData(splits, setup)
+
+
+def check_augmentation(config: AugmentationConfig, setup: "RecordingSetup") -> None:
+    """Refuse changes of events that the microphone array does not allow.
+
+    Raises:
+        ConfigError: On mirror images without a symmetric array, or dropout with fewer than 3 microphones.
+    """
+    from gerbil_tune.data.augment import check_dropout
+    from gerbil_tune.models.mirroring import MirrorAugmentation
+
+    MirrorAugmentation(config.mirror_prob, setup)
+    check_dropout(config, setup.num_microphones)
 
 
 def describe(data: TrainingData) -> str:

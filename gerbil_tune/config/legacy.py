@@ -73,11 +73,12 @@ _KNOWN: dict[str, set[str]] = {
         "CLIP_GRADIENTS",
         "SCHEDULERS",
     },
-    "AUGMENTATIONS": {"AUGMENT_DATA", "INVERSION", "NOISE", "MASK"},
+    "AUGMENTATIONS": {"AUGMENT_DATA", "INVERSION", "NOISE", "LOW_FREQ_NOISE", "MASK"},
 }
 _KNOWN_AUGMENTATIONS = {
     "INVERSION": {"PROB"},
     "NOISE": {"PROB", "MIN_SNR", "MAX_SNR"},
+    "LOW_FREQ_NOISE": {"PROB"},
     "MASK": {"PROB", "MIN_LENGTH", "MAX_LENGTH"},
 }
 _ONLY_THEIRS = {"GENERAL", "ARCHITECTURE", "MODEL_PARAMS", "OPTIMIZATION", "AUGMENTATIONS"}
@@ -276,9 +277,10 @@ def _augmentation(tree: _Section, defaults: _Section, source: str) -> dict[str, 
     section = tree.get("AUGMENTATIONS", {})
     switch = section.get("AUGMENT_DATA", tree.get("DATA", {}).get("AUGMENT_DATA", True))
     inversion, noise, mask = (_part(section, key, source) for key in ("INVERSION", "NOISE", "MASK"))
+    low_frequency = _low_frequency_noise(tree, source)
     if not switch:
         return {}
-    converted: dict[str, Any] = {}
+    converted: dict[str, Any] = low_frequency
     if inversion is not None:
         converted["polarity_prob"] = inversion.get("PROB", 0.5)
     if noise is not None:
@@ -295,6 +297,24 @@ def _augmentation(tree: _Section, defaults: _Section, source: str) -> dict[str, 
         converted["mask_prob"] = mask.get("PROB", 0.5)
         converted["mask_length"] = [mask.get("MIN_LENGTH", 75), longest - 1]  # theirs was exclusive
     return converted
+
+
+def _low_frequency_noise(tree: _Section, source: str) -> dict[str, Any]:
+    """Noise of magnitude exp(-2 f / the highest frequency), as strong as the event; off unless asked for."""
+    section = tree.get("AUGMENTATIONS", {})
+    if "LOW_FREQ_NOISE" not in section:
+        return {}
+    options = _part(section, "LOW_FREQ_NOISE", source)
+    if options is None:
+        return {}
+    rate_hz = _number(
+        tree.get("DATA", {}).get("SAMPLE_RATE", 125_000), f"{source}: DATA/SAMPLE_RATE"
+    )
+    return {
+        "low_frequency_prob": options.get("PROB", 0.5),
+        "low_frequency_snr_db": [0.0, 0.0],
+        "low_frequency_cutoff_hz": rate_hz / 4,  # half of the highest frequency
+    }
 
 
 def _part(section: _Section, key: str, source: str) -> _Section | None:

@@ -4,57 +4,23 @@ Every leaf has a path (``model/num_blocks``); search spaces, ``--set``, MLflow p
 messages all speak of leaves by that path. A config is frozen; nothing changes a value after loading.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    model_validator,
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, model_validator
+
+from gerbil_tune.config.augmentation import AugmentationConfig
+from gerbil_tune.config.section import (
+    BelowOne,
+    ConfigModel,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Seed,
 )
-from pydantic_core import PydanticCustomError
-
-PositiveInt = Annotated[StrictInt, Field(gt=0)]
-Seed = Annotated[StrictInt, Field(ge=0)]
-# Strict: true and "0.5" are no numbers; 1 is one.
-Probability = Annotated[StrictFloat, Field(ge=0.0, le=1.0)]
-PositiveFloat = Annotated[StrictFloat, Field(gt=0.0)]
-NonNegativeFloat = Annotated[StrictFloat, Field(ge=0.0)]
-BelowOne = Annotated[StrictFloat, Field(ge=0.0, lt=1.0)]
-
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Of names that become folders."""
-
-
-class ConfigModel(BaseModel):
-    """Base of all sections: no unknown keys, no NaN, no change after loading."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keys_are_known(cls, values: Any) -> Any:
-        """Like ``extra="forbid"``, but the report can say which keys there are."""
-        if isinstance(values, Mapping):
-            unknown = [key for key in values if key not in cls.model_fields]
-            if unknown:
-                raise PydanticCustomError(
-                    "unknown_key",
-                    "{first} is not a known key; valid: {valid}",
-                    {
-                        "first": str(unknown[0]),
-                        "unknown": unknown,
-                        "valid": ", ".join(cls.model_fields),
-                    },
-                )
-        return values
 
 
 class DataConfig(ConfigModel):
@@ -83,9 +49,17 @@ class DataConfig(ConfigModel):
         description="Body points to predict, by name and in order; default: all in the file.",
     )
     validation_fraction: Annotated[StrictFloat, Field(gt=0.0, lt=0.5)] = Field(
-        0.1, description="Part of a single file held out for validation; the same again for test."
+        0.1, description="Part of the events held out for validation."
+    )
+    test_fraction: Annotated[StrictFloat, Field(ge=0.0, lt=0.5)] | None = Field(
+        None,
+        description="Part of the events held out for test; 0: none; default: as for validation.",
     )
     split_seed: Seed = 0
+    source_folder: str | None = Field(
+        None,
+        description="Folder of wav files that files of room impulse responses are convolved with.",
+    )
 
 
 class GccConfig(ConfigModel):
@@ -270,31 +244,6 @@ class GaussianFullConfig(ConfigModel):
     min_sd_mm: PositiveFloat = Field(1.0, description="Smallest standard deviation it can state.")
 
 
-class AugmentationConfig(ConfigModel):
-    """Random changes of training events, decided for each event anew."""
-
-    mirror_prob: Probability = Field(
-        0.0, description="Mirror the arena on x, and on y; needs a symmetric microphone array."
-    )
-    polarity_prob: Probability = 0.0
-    noise_prob: Probability = 0.0
-    noise_snr_db: tuple[StrictFloat, StrictFloat] = (3.0, 15.0)
-    mask_prob: Probability = Field(0.0, description="Silence a short stretch of all channels.")
-    mask_length: tuple[PositiveInt, PositiveInt] = Field(
-        (75, 125), description="Samples, from and to."
-    )
-
-    @model_validator(mode="after")
-    def _ranges_ascend(self) -> "AugmentationConfig":
-        for name, (low, high) in (
-            ("noise_snr_db", self.noise_snr_db),
-            ("mask_length", self.mask_length),
-        ):
-            if low > high:
-                raise ValueError(f"{name} must be [low, high], but is [{low}, {high}]")
-        return self
-
-
 class AdamWConfig(ConfigModel):
     """AdamW (Loshchilov and Hutter, 2019)."""
 
@@ -337,6 +286,10 @@ class TrainingConfig(ConfigModel):
         "auto", description="auto: bfloat16 autocast where the hardware gains from it."
     )
     seed: Seed = 0
+    checkpoint_interval_s: PositiveFloat = Field(
+        300.0,
+        description="Seconds between checkpoints within an epoch; its end is always one.",
+    )
 
 
 class ExperimentConfig(ConfigModel):

@@ -30,14 +30,8 @@ from gerbil_tune.config.load import (
     set_paths,
     validate,
 )
-from gerbil_tune.config.schema import (
-    NAME_PATTERN,
-    ConfigModel,
-    ExperimentConfig,
-    PositiveFloat,
-    PositiveInt,
-    Seed,
-)
+from gerbil_tune.config.schema import NAME_PATTERN, ExperimentConfig
+from gerbil_tune.config.section import ConfigModel, PositiveFloat, PositiveInt, Seed
 from gerbil_tune.errors import ConfigError
 
 

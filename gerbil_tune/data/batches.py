@@ -6,13 +6,14 @@ Legend: B events of a batch, C microphones, T samples, K keypoints, D axes.
 import queue
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from gerbil_tune.buffers import BufferPool
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.data.shards import (
     crop_fractions,
@@ -24,6 +25,7 @@ from gerbil_tune.errors import ConfigError
 
 Item = TypeVar("Item")
 _INT16 = np.dtype(np.int16)
+_POOL = BufferPool()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,36 +33,50 @@ class Batch:
     """Some events, padded with zeros at their ends to the longest.
 
     Attributes:
-        audio_BTC: int16 where the files are, else float32.
+        audio_BTC: int16 where all files are, else float32; integers of other sizes as fractions of their
+            full scale.
         lengths_B: int64, samples of each event before the padding.
         locations_BKD_mm: float32, or None where the files have no locations.
         indices_B: int64, places of the events in their set.
+        mean_BC: float32, mean of each channel over the whole event, not the crop, in the unit of the audio;
+            None where the statistics were not asked for.
+        sd_BC: float32, standard deviation of each channel, likewise.
     """
 
     audio_BTC: torch.Tensor
     lengths_B: torch.Tensor
     locations_BKD_mm: torch.Tensor | None
     indices_B: torch.Tensor
+    mean_BC: torch.Tensor | None = None
+    sd_BC: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """Copy to a device; asynchronous where the memory is pinned."""
-        locations = self.locations_BKD_mm
-        return Batch(
-            self.audio_BTC.to(device, non_blocking=True),
-            self.lengths_B.to(device, non_blocking=True),
-            None if locations is None else locations.to(device, non_blocking=True),
-            self.indices_B.to(device, non_blocking=True),
-        )
+        moved = {
+            item.name: tensor.to(device, non_blocking=True)
+            for item in fields(self)
+            if (tensor := getattr(self, item.name)) is not None
+        }
+        return replace(self, **moved)
 
 
 class _Reader:
     """Copies crops of events into padded batches."""
 
-    def __init__(self, events: EventSet, pin_memory: bool) -> None:
+    def __init__(self, events: EventSet, *, pin_memory: bool, with_statistics: bool) -> None:
         self._events = events
         self._pin_memory = pin_memory
-        keeps_int16 = all(file.dtype.newbyteorder("=") == _INT16 for file in events.files)
+        self._with_statistics = with_statistics
+        # Impulse responses are convolved, so their integers are of no use.
+        keeps_int16 = not events.is_impulse_response and all(
+            file.dtype.newbyteorder("=") == _INT16 for file in events.files
+        )
         self._dtype = torch.int16 if keeps_int16 else torch.float32
+        # In a batch of floats integers are fractions of their full scale, as int16 is on the device.
+        self._scales = [
+            1.0 if keeps_int16 or file.dtype.kind == "f" else -1.0 / np.iinfo(file.dtype).min
+            for file in events.files
+        ]
         self._locations_mm = events.locations_mm
         # Plain arrays: slicing a numpy.memmap costs microseconds more, each time.
         self._audio = [file.audio().view(np.ndarray) for file in events.files]
@@ -73,14 +89,15 @@ class _Reader:
     ) -> Batch:
         """Read samples [start, start + length) of each event."""
         events = self._events
+        numbers_B = events.file_numbers[indices_B]
+        for number in np.unique(numbers_B).tolist():
+            events.files[number].check_unchanged()
         # An empty event still has a row, and no layer takes an empty axis.
         num_samples = max(int(lengths_B.max()), 1)
-        shape = (len(indices_B), num_samples, events.num_microphones)
-        audio_BTC = torch.empty(shape, dtype=self._dtype, pin_memory=self._pin_memory)
-        rows = audio_BTC.numpy()
+        audio_BTC = self._allocate((len(indices_B), num_samples, events.num_microphones))
         crops = zip(
-            rows,
-            events.file_numbers[indices_B].tolist(),
+            audio_BTC.numpy(),
+            numbers_B.tolist(),
             (events.first_samples[indices_B] + starts_B).tolist(),
             lengths_B.tolist(),
             strict=True,
@@ -88,13 +105,36 @@ class _Reader:
         for row, number, first, length in crops:
             row[:length] = self._audio[number][first : first + length]
             row[length:] = 0
+        if any(scale != 1.0 for scale in self._scales):
+            scales_B = np.array(self._scales, np.float32)[numbers_B]
+            audio_BTC *= torch.from_numpy(scales_B)[:, None, None]
         locations = self._locations_mm
+        mean, sd = self._statistics(indices_B, numbers_B) if self._with_statistics else (None, None)
         return Batch(
             audio_BTC,
             torch.from_numpy(lengths_B),
             None if locations is None else torch.from_numpy(locations[indices_B]),
             torch.from_numpy(indices_B),
+            mean,
+            sd,
         )
+
+    def _allocate(self, shape: tuple[int, int, int]) -> torch.Tensor:
+        if self._pin_memory:  # torch keeps such memory itself
+            return torch.empty(shape, dtype=self._dtype, pin_memory=True)
+        return _POOL.empty(shape, self._dtype)
+
+    def _statistics(
+        self, indices_B: npt.NDArray[np.int64], numbers_B: npt.NDArray[np.int64]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of whole events, (B, C) each, in the unit of the batch's audio."""
+        events = self._events
+        found_B2C = np.empty((len(indices_B), 2, events.num_microphones), np.float32)
+        for number in np.unique(numbers_B).tolist():
+            of_file = numbers_B == number
+            rows = events.file_rows[indices_B[of_file]]
+            found_B2C[of_file] = events.files[number].statistics().get(rows) * self._scales[number]
+        return torch.from_numpy(found_B2C[:, 0]), torch.from_numpy(found_B2C[:, 1])
 
 
 class TrainingBatches:
@@ -113,6 +153,7 @@ class TrainingBatches:
         world_size: int = 1,
         rank: int = 0,
         pin_memory: bool = False,
+        with_statistics: bool = False,
     ) -> None:
         """Set up one worker's share.
 
@@ -124,6 +165,7 @@ class TrainingBatches:
             world_size: Number of workers.
             rank: This worker.
             pin_memory: Read into page-locked memory, for asynchronous copies to a GPU.
+            with_statistics: Give each batch the mean and standard deviation of its events.
 
         Raises:
             ConfigError: If ``global_batch_size`` cannot be shared out equally.
@@ -139,6 +181,7 @@ class TrainingBatches:
         self._world_size = world_size
         self._rank = rank
         self._pin_memory = pin_memory
+        self._with_statistics = with_statistics
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Batches of one epoch.
@@ -157,7 +200,7 @@ class TrainingBatches:
             rank=self._rank,
         )
         fractions = crop_fractions(len(events), epoch=epoch, seed=self._seed)
-        reader = _Reader(events, self._pin_memory)
+        reader = _Reader(events, pin_memory=self._pin_memory, with_statistics=self._with_statistics)
         for indices_B in schedule[start_step:]:
             full_B = events.lengths[indices_B]
             lengths_B = np.minimum(full_B, self._crop_length)
@@ -181,6 +224,7 @@ class EvaluationBatches:
         world_size: int = 1,
         rank: int = 0,
         pin_memory: bool = False,
+        with_statistics: bool = False,
     ) -> None:
         """Set up one worker's share.
 
@@ -191,6 +235,7 @@ class EvaluationBatches:
             world_size: Number of workers.
             rank: This worker.
             pin_memory: Read into page-locked memory, for asynchronous copies to a GPU.
+            with_statistics: Give each batch the mean and standard deviation of its events.
 
         Raises:
             ConfigError: If ``per_worker_batch_size`` is not positive, or the rank not below world_size.
@@ -203,6 +248,7 @@ class EvaluationBatches:
         self._crop_length = crop_length
         self._per_worker_batch_size = per_worker_batch_size
         self._pin_memory = pin_memory
+        self._with_statistics = with_statistics
         cropped = np.minimum(events.lengths, crop_length)
         longest_first = np.argsort(-cropped, kind="stable")
         places = evaluation_shard(len(events), world_size=world_size, rank=rank)
@@ -212,7 +258,9 @@ class EvaluationBatches:
         return -(-len(self._indices) // self._per_worker_batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        reader = _Reader(self._events, self._pin_memory)
+        reader = _Reader(
+            self._events, pin_memory=self._pin_memory, with_statistics=self._with_statistics
+        )
         for first in range(0, len(self._indices), self._per_worker_batch_size):
             indices_B = self._indices[first : first + self._per_worker_batch_size]
             full_B = self._events.lengths[indices_B]

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gerbil_tune.config.schema import DataConfig
-from gerbil_tune.data.formats import DEFAULT_KEYPOINT, EventFile, open_event_file
+from gerbil_tune.data.formats import EventFile, open_event_file
+from gerbil_tune.data.manifest import read_manifest
+from gerbil_tune.data.structure import DEFAULT_KEYPOINT
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.geometry import RecordingSetup
 
@@ -30,6 +32,7 @@ class EventSet:
         rows: int64 (N,), the chosen events; they count through the files one after another.
         keypoints: Names of the K chosen keypoints, in order.
         file_numbers: int64 (N,), which of ``files`` each event is in.
+        file_rows: int64 (N,), which event of its file each is.
         first_samples: int64 (N,), where each event begins in the audio of its file.
         lengths: int64 (N,), samples of each event.
     """
@@ -57,6 +60,8 @@ class EventSet:
         self.keypoints = files[0].keypoints if keypoints is None else keypoints
         self._columns = _find_columns(files[0], self.keypoints)
         self.file_numbers = np.searchsorted(ends, self.rows, side="right")
+        begins = ends - [file.num_events for file in files]
+        self.file_rows: npt.NDArray[np.int64] = self.rows - begins[self.file_numbers]
         starts = np.concatenate([file.starts[:-1] for file in files])
         lengths = np.concatenate([np.diff(file.starts) for file in files])
         self.first_samples: npt.NDArray[np.int64] = starts[self.rows]
@@ -104,6 +109,28 @@ class EventSet:
         ]
         return np.concatenate(parts)[self.rows]
 
+    @property
+    def onsets_s(self) -> npt.NDArray[np.float64] | None:
+        """When each event began in its session, float64 (N,), NaN where a file does not say; None if none."""
+        if all(file.onsets_s is None for file in self.files):
+            return None
+        parts = [
+            np.full(file.num_events, np.nan) if file.onsets_s is None else file.onsets_s
+            for file in self.files
+        ]
+        return np.concatenate(parts)[self.rows]
+
+    @property
+    def event_ids(self) -> npt.NDArray[np.int64] | None:
+        """The lab's number of each event, int64 (N,), or None where a file has none."""
+        parts = [file.event_ids for file in self.files if file.event_ids is not None]
+        return np.concatenate(parts)[self.rows] if len(parts) == len(self.files) else None
+
+    @property
+    def is_impulse_response(self) -> bool:
+        """Whether the events are impulse responses, to be convolved with sounds."""
+        return self.files[0].is_impulse_response
+
     def read(self, i: int, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
         """Samples [start, stop) of the i-th event of the set, a read-only view (T, C)."""
         first, length = int(self.first_samples[i]), int(self.lengths[i])
@@ -113,9 +140,7 @@ class EventSet:
 
     def describe(self, i: int) -> str:
         """Say which event this is for a message: ``event 7 of calls.h5``, as the file counts."""
-        number = int(self.file_numbers[i])
-        before = sum(file.num_events for file in self.files[:number])
-        return f"event {int(self.rows[i]) - before} of {self.files[number].path.name}"
+        return f"event {int(self.file_rows[i])} of {self.files[self.file_numbers[i]].path.name}"
 
     def subset(self, indices: npt.ArrayLike) -> "EventSet":
         """The events at some places of this set, in the order given."""
@@ -153,14 +178,17 @@ class EventSet:
 
 
 def list_event_files(path: Path) -> list[Path]:
-    """A file itself, or the ``.h5`` and ``.hdf5`` files of a folder by name.
+    """A file itself, the shards that a folder's manifest lists, or its ``.h5`` and ``.hdf5`` files by name.
 
     Raises:
-        DatasetError: If the path does not exist or the folder has no such file.
+        DatasetError: If the path does not exist, the folder has no such file, or a shard is missing.
     """
     path = Path(path).expanduser().absolute()
     if not path.is_dir():
         return [path]
+    manifest = read_manifest(path)
+    if manifest is not None:
+        return manifest.paths
     found = sorted(
         entry
         for entry in path.iterdir()
@@ -203,13 +231,8 @@ def recording_setup(events: EventSet, data_config: DataConfig) -> RecordingSetup
     """
     stated = check_same_site(events.files)
     path = events.files[0].path
-    sample_rate_hz = data_config.sample_rate_hz or stated["sample_rate_hz"]
+    sample_rate_hz = stated_sample_rate_hz(events, data_config)
     arena_mm = data_config.arena_mm or stated["arena_mm"]
-    if sample_rate_hz is None:
-        raise DatasetError(
-            f"{path}: neither the attribute 'sample_rate_hz' of the file nor the config states the "
-            "sample rate; add for example --set data/sample_rate_hz=125000"
-        )
     if arena_mm is None:
         raise DatasetError(
             f"{path}: neither the attribute 'arena_mm' of the file nor the config states the widths of "
@@ -224,12 +247,27 @@ def recording_setup(events: EventSet, data_config: DataConfig) -> RecordingSetup
         events = events.select_keypoints(data_config.keypoints)
     return RecordingSetup(
         num_microphones=events.num_microphones,
-        sample_rate_hz=float(sample_rate_hz),
+        sample_rate_hz=sample_rate_hz,
         arena_mm=tuple(float(width) for width in arena_mm),
         microphones_mm=stated["microphones_mm"],
         keypoints=events.keypoints or (DEFAULT_KEYPOINT,),
         num_axes=events.num_axes,
     )
+
+
+def stated_sample_rate_hz(events: EventSet, data_config: DataConfig) -> float:
+    """Sample rate by the config, else by the files.
+
+    Raises:
+        DatasetError: If neither states one, or files disagree.
+    """
+    rate_hz = data_config.sample_rate_hz or check_same_site(events.files)["sample_rate_hz"]
+    if rate_hz is None:
+        raise DatasetError(
+            f"{events.files[0].path}: neither the attribute 'sample_rate_hz' of the file nor the config "
+            "states the sample rate; add for example --set data/sample_rate_hz=125000"
+        )
+    return float(rate_hz)
 
 
 def check_same_site(files: Sequence[EventFile]) -> dict[str, Any]:
@@ -258,7 +296,7 @@ def _check_alike(files: Sequence[EventFile]) -> None:
     first = files[0]
     for file in files[1:]:
         for what, expected, received in zip(
-            ("microphones", "kind of audio", "keypoints", "shape of a location"),
+            ("microphones", "kind of events", "kind of audio", "keypoints", "shape of a location"),
             _facts(first),
             _facts(file),
             strict=True,
@@ -273,8 +311,9 @@ def _check_alike(files: Sequence[EventFile]) -> None:
 def _facts(file: EventFile) -> tuple[object, ...]:
     # Integers and floats have different full scales, so they cannot share a batch.
     kind = "integers" if file.dtype.kind == "i" else "floats"
+    events = "impulse responses" if file.is_impulse_response else "recordings"
     shape = "none" if file.locations_mm is None else file.locations_mm.shape[1:]
-    return file.num_microphones, kind, ", ".join(file.keypoints), shape
+    return file.num_microphones, events, kind, ", ".join(file.keypoints), shape
 
 
 def _find_columns(file: EventFile, keypoints: tuple[str, ...]) -> list[int]:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 import gerbil_tune
 from gerbil_tune.data.events import FILE_SUFFIXES, EventSet, list_event_files, open_events
+from gerbil_tune.data.index_files import read_indices
 from gerbil_tune.errors import ConfigError, DatasetError
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.inference.progress import show_progress
@@ -70,6 +71,7 @@ def predict_files(
     start_ray: Callable[[], None],
     workers: int | None = None,
     per_worker_batch_size: int = 64,
+    event_index: Path | None = None,
 ) -> PredictionSummary:
     """Predict the events of files, writing one file for each.
 
@@ -82,25 +84,26 @@ def predict_files(
         workers: Processes of a pool; 0: none; default: none below 20,000 events, else one for each GPU or
             CPU of the Ray cluster.
         per_worker_batch_size: Events of a batch at most.
+        event_index: Index file of the events to predict, for one input file; None: all.
 
     Raises:
-        DatasetError: If an input cannot be used with this model.
-        ConfigError: If an output would overwrite something else.
+        DatasetError: If an input cannot be used with this model, or the index file not with the input.
+        ConfigError: If an output would overwrite something else, or events are chosen of several inputs.
         ModelNotFoundError: If the bundle has gone.
         LaunchError: If the cluster cannot do it.
     """
     started = time.monotonic()
     paths = [path for asked in inputs for path in list_event_files(asked)]
     targets = plan_outputs(paths, output, as_folder=len(paths) > 1 or inputs[0].is_dir())
-    event_sets = [open_events(path) for path in paths]
+    event_sets = _open_inputs(paths, event_index)
     # Late, for it imports torch: a wrong file is told at once.
     from gerbil_tune.models.bundle import load_bundle, read_bundle_config
 
     _, setup = read_bundle_config(model.path)
     notes = [note for events in event_sets for note in check_recording(events, setup)]
-    bundle = load_bundle(model.path)
+    bundle, is_choice = load_bundle(model.path), event_index is not None
     outputs = [
-        _Output(target, events, _attributes(model, bundle, events))
+        _Output(target, events, _attributes(model, bundle, events, is_choice), is_choice)
         for target, events in zip(targets, event_sets, strict=True)
     ]
     todo = [out for out in outputs if not out.is_up_to_date(setup)]
@@ -117,6 +120,28 @@ def predict_files(
         num_non_finite=num_non_finite,
         notes=tuple(notes),
     )
+
+
+def _open_inputs(paths: Sequence[Path], event_index: Path | None) -> list[EventSet]:
+    if event_index is None:
+        return [_open_recording([path]) for path in paths]
+    if len(paths) > 1:
+        raise ConfigError(
+            f"--events {event_index} chooses events of one file, but {len(paths)} input files were given; "
+            "predict each with its own index file"
+        )
+    events = _open_recording(paths)
+    return [events.subset(read_indices(event_index, len(events)))]
+
+
+def _open_recording(paths: Sequence[Path]) -> EventSet:
+    events = open_events(paths)
+    if events.is_impulse_response:
+        raise DatasetError(
+            f"{paths[0]}: holds impulse responses, which are no calls that could be located; convolve them "
+            "with sounds first, by gerbil-tune data shard"
+        )
+    return events
 
 
 def plan_outputs(paths: Sequence[Path], output: Path, *, as_folder: bool) -> list[Path]:
@@ -217,6 +242,7 @@ class _Output:
     path: Path
     events: EventSet
     attributes: dict[str, str | float]
+    is_choice: bool = False
 
     def is_up_to_date(self, setup: RecordingSetup) -> bool:
         """Whether it is there already, from the same model, data and program."""
@@ -226,11 +252,18 @@ class _Output:
 
     def open(self, setup: RecordingSetup) -> PredictionWriter:
         locations = matching_locations(self.events, setup)
-        return PredictionWriter(self.path, len(self.events), setup, self.attributes, locations)
+        index = self.events.rows if self.is_choice else None
+        return PredictionWriter(
+            self.path, len(self.events), setup, self.attributes, locations, index
+        )
 
 
-def _attributes(model: ResolvedModel, bundle: "Bundle", events: EventSet) -> dict[str, str | float]:
+def _attributes(
+    model: ResolvedModel, bundle: "Bundle", events: EventSet, is_choice: bool
+) -> dict[str, str | float]:
+    choice: dict[str, str | float] = {"chosen_events": len(events)} if is_choice else {}
     return {
+        **choice,
         "model_uri": model.uri,
         "model_version": model.version or "",
         "model_fingerprint": bundle.fingerprint,

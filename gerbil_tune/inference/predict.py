@@ -13,6 +13,7 @@ import torch
 
 from gerbil_tune.data.batches import EvaluationBatches, prefetch
 from gerbil_tune.data.events import EventSet
+from gerbil_tune.data.statistics import event_statistics
 from gerbil_tune.models.bundle import Bundle
 
 FloatArray = npt.NDArray[np.float32]
@@ -87,12 +88,15 @@ def run_task(
         events,
         crop_length=crop_length,
         per_worker_batch_size=min(per_worker_batch_size, affordable),
+        with_statistics=bundle.model.uses_statistics,
     )
     mean = np.empty((len(events), len(setup.keypoints), setup.num_axes), np.float32)
     covariance = np.empty((*mean.shape, setup.num_axes), np.float32)
     for batch in prefetch(iter(batches)):
         rows = batch.indices_B.numpy()
-        mean[rows], covariance[rows] = bundle.predict_batch(batch.audio_BTC, batch.lengths_B)
+        mean[rows], covariance[rows] = bundle.predict_batch(
+            batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC
+        )
     return TaskResult(task, mean, covariance)
 
 
@@ -160,9 +164,14 @@ def predict_padded(bundle: Bundle, audio_BTC: FloatArray) -> tuple[FloatArray, F
     cropped_BTC = np.zeros(
         (len(audio_BTC), max(1, int(lengths_B.max(initial=0))), audio_BTC.shape[2]), np.float32
     )
-    for event, length, full, crop in zip(audio_BTC, lengths_B, full_B, cropped_BTC, strict=True):
+    statistics_B2C = np.zeros((len(audio_BTC), 2, audio_BTC.shape[2]), np.float32)
+    for i, (event, length, full) in enumerate(zip(audio_BTC, lengths_B, full_B, strict=True)):
         first = (full - length) // 2
-        crop[:length] = event[first : first + length]
+        cropped_BTC[i, :length] = event[first : first + length]
+        statistics_B2C[i] = event_statistics(event[:full])
     return bundle.predict_batch(
-        torch.from_numpy(cropped_BTC), torch.from_numpy(lengths_B.astype(np.int64))
+        torch.from_numpy(cropped_BTC),
+        torch.from_numpy(lengths_B.astype(np.int64)),
+        torch.from_numpy(statistics_B2C[:, 0]),
+        torch.from_numpy(statistics_B2C[:, 1]),
     )

@@ -3,6 +3,7 @@
     /predictions   float32 (n, 2), mm from the arena's centre; (n, K, D) with several keypoints or three axes
     /covariance    float32 (n, 2, 2) or (n, K, D, D), mm², calibrated
     /locations     float32, mm, of the same shape as predictions, where the input has them
+    /event_index   int64 (n,), which event of the input each row is, where not all were predicted
 
 A file appears under its name when it is whole, and not before.
 
@@ -40,6 +41,7 @@ class PredictionWriter:
         setup: RecordingSetup,
         attributes: Mapping[str, str | float | int],
         locations_mm_NKD: FloatArray | None = None,
+        event_index_N: npt.NDArray[np.int64] | None = None,
     ) -> None:
         """Begin a file under a temporary name in the same folder.
 
@@ -49,6 +51,7 @@ class PredictionWriter:
             setup: Keypoints and axes of the predictions.
             attributes: Of the file's root; see ``file_attributes``.
             locations_mm_NKD: True locations to go with the predictions.
+            event_index_N: Places of the events in the input; None: all of them in order.
 
         Raises:
             DatasetError: If the file cannot be made.
@@ -75,6 +78,8 @@ class PredictionWriter:
         if locations_mm_NKD is not None:
             self._create("locations", mean.shape[1:], f"{UNITS}, origin {ORIGIN}")
             self._file["locations"][:] = locations_mm_NKD.reshape(num_events, *mean.shape[1:])
+        if event_index_N is not None:
+            self._file.create_dataset("event_index", data=event_index_N, dtype=np.int64)
 
     @property
     def complete(self) -> bool:

@@ -77,18 +77,32 @@ class Bundle:
     fingerprint: str
 
     @torch.inference_mode()
-    def predict_batch(self, audio_BTC: Tensor, lengths_B: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def predict_batch(
+        self,
+        audio_BTC: Tensor,
+        lengths_B: Tensor,
+        mean_BC: Tensor | None = None,
+        sd_BC: Tensor | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Localize a padded batch.
 
         Args:
             audio_BTC: (B, T, C) float or integer PCM, zero after each event's length.
             lengths_B: (B,) int64, samples of each event.
+            mean_BC: (B, C) float32, mean of each channel of the whole event, of which the audio may be a
+                crop, in the unit of the audio; None: that of the audio.
+            sd_BC: (B, C) float32, standard deviation likewise.
 
         Returns:
             Mean in mm, (B, K, D) float32, and calibrated covariance in mm², (B, K, D, D) float32.
         """
         device = self.model.location_scale.mm_per_unit_D.device
-        raw_BO = self.model(audio_BTC.to(device), lengths_B.to(device))
+        raw_BO = self.model(
+            audio_BTC.to(device),
+            lengths_B.to(device),
+            None if mean_BC is None else mean_BC.to(device),
+            None if sd_BC is None else sd_BC.to(device),
+        )
         prediction = self.model.distribution(raw_BO)
         covariance = prediction.covariance_mm2_BKDD * self.covariance_scale
         return prediction.mean_mm_BKD.cpu().numpy(), covariance.cpu().numpy()

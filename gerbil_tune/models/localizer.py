@@ -11,7 +11,12 @@ from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.features import Features, GeneralizedCrossCorrelation
 from gerbil_tune.models.heads import GaussianFullHead, GaussianPrediction
 from gerbil_tune.models.registry import ARCHITECTURES, build_architecture
-from gerbil_tune.models.scaling import LocationScale, pcm_to_float, remove_offset, scale_audio
+from gerbil_tune.models.scaling import (
+    LocationScale,
+    pcm_to_float,
+    remove_offset,
+    scale_audio,
+)
 
 
 class Localizer(nn.Module):
@@ -43,27 +48,49 @@ class Localizer(nn.Module):
         )
         self.autocast_dtype: torch.dtype | None = None
 
-    def extract_features(self, audio_BTC: Tensor, lengths_B: Tensor) -> Features:
+    @property
+    def uses_statistics(self) -> bool:
+        """Whether ``extract_features`` has a use for the statistics of whole events."""
+        # A factor common to all channels cancels in the correlations.
+        kind = self.audio_scaling.kind
+        return kind == "channel_zscore" or (kind == "event_zscore" and self.network.uses_audio)
+
+    def extract_features(
+        self,
+        audio_BTC: Tensor,
+        lengths_B: Tensor,
+        mean_BC: Tensor | None = None,
+        sd_BC: Tensor | None = None,
+    ) -> Features:
         """Scale the audio and compute what the architecture uses.
 
         Args:
             audio_BTC: (B, T, C) float or integer PCM, zero after each event's length.
             lengths_B: (B,) int64, samples of each event.
+            mean_BC: (B, C) float32, mean of each channel of the whole event, of which the audio may be a
+                crop, in the unit of the audio; None: that of the audio.
+            sd_BC: (B, C) float32, standard deviation likewise.
         """
+        if self.network.uses_audio or self.uses_statistics:
+            statistics = None if mean_BC is None or sd_BC is None else (mean_BC, sd_BC)
+            audio_BTC = scale_audio(audio_BTC, lengths_B, self.audio_scaling, statistics)
         audio_BCT = pcm_to_float(audio_BTC).transpose(1, 2).contiguous()
-        # A factor common to all channels cancels in the correlations.
-        if self.network.uses_audio or self.audio_scaling.kind == "channel_zscore":
-            audio_BCT = scale_audio(audio_BCT, lengths_B, self.audio_scaling)
         gcc_BPL = None
         if self.network.uses_gcc:
             # An offset would leak from the ends of an event into all frequencies.
             gcc_BPL = self.gcc(remove_offset(audio_BCT, lengths_B))
         return Features(audio_BCT if self.network.uses_audio else None, lengths_B, gcc_BPL)
 
-    def forward(self, audio_BTC: Tensor, lengths_B: Tensor) -> Tensor:
+    def forward(
+        self,
+        audio_BTC: Tensor,
+        lengths_B: Tensor,
+        mean_BC: Tensor | None = None,
+        sd_BC: Tensor | None = None,
+    ) -> Tensor:
         """Return raw outputs, (B, O) float32; ``distribution`` reads them."""
         with torch.no_grad():
-            features = self.extract_features(audio_BTC, lengths_B)
+            features = self.extract_features(audio_BTC, lengths_B, mean_BC, sd_BC)
         return self.read(features)
 
     def read(self, features: Features, network: nn.Module | None = None) -> Tensor:

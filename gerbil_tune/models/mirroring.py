@@ -3,7 +3,7 @@
 Mirroring acts on features, which costs a permutation, rather than on audio, which would have to be
 transformed anew. It is exact for a box whose opposite walls are alike, and close for most arenas.
 
-Letters: B batch, C microphones, T samples, P pairs, L lags, K keypoints, D axes.
+Letters: B batch, R chosen rows of it, C microphones, T samples, P pairs, L lags, K keypoints, D axes.
 """
 
 from dataclasses import replace
@@ -54,10 +54,10 @@ class Mirror:
 
 
 class MirrorAugmentation:
-    """Mirrors each event on each symmetric axis with a probability.
+    """Mirrors events on the axes on which the array is symmetric; which events, the caller has drawn.
 
     Args:
-        probability: Of each axis; 0 does nothing.
+        probability: Of each axis, with which they were drawn; 0 does nothing.
         setup: The recording site.
 
     Raises:
@@ -78,26 +78,36 @@ class MirrorAugmentation:
                 )
 
     def __call__(
-        self, features: Features, locations_mm_BKD: Tensor, generator: torch.Generator
+        self, features: Features, locations_mm_BKD: Tensor, mirrored_B2: Tensor
     ) -> tuple[Features, Tensor]:
-        """Return features and locations, some mirrored; the same generator state, the same choice."""
+        """Return features and locations, some mirrored.
+
+        Args:
+            features: Of a batch; they are left as they are.
+            locations_mm_BKD: (B, K, D) mm, likewise.
+            mirrored_B2: bool in main memory, which events to mirror on x and on y; an axis on which the array
+                is not symmetric is passed over.
+        """
         for mirror in self.mirrors:
-            draws_B = torch.rand(
-                len(locations_mm_BKD), generator=generator, device=generator.device
-            )
-            chosen_B = (draws_B < self.probability).to(locations_mm_BKD.device)
-            image = mirror.mirror_features(features)
-            features = replace(
-                features,
-                audio_BCT=_choose(chosen_B, image.audio_BCT, features.audio_BCT),
-                gcc_BPL=_choose(chosen_B, image.gcc_BPL, features.gcc_BPL),
-            )
-            mirrored_BKD = mirror.mirror_locations(locations_mm_BKD)
-            locations_mm_BKD = torch.where(chosen_B[:, None, None], mirrored_BKD, locations_mm_BKD)
+            rows_R = mirrored_B2[:, mirror.axis].nonzero()[:, 0]
+            if len(rows_R):
+                rows_R = rows_R.to(locations_mm_BKD.device)
+                features = _mirror_rows(mirror, features, rows_R)
+                image_RKD = mirror.mirror_locations(locations_mm_BKD[rows_R])
+                locations_mm_BKD = locations_mm_BKD.index_copy(0, rows_R, image_RKD)
         return features, locations_mm_BKD
 
 
-def _choose(chosen_B: Tensor, image: Tensor | None, original: Tensor | None) -> Tensor | None:
-    if image is None or original is None:
-        return None
-    return torch.where(chosen_B[:, None, None], image, original)
+def _mirror_rows(mirror: Mirror, features: Features, rows_R: Tensor) -> Features:
+    audio_BCT, gcc_BPL = features.audio_BCT, features.gcc_BPL
+    chosen = Features(
+        None if audio_BCT is None else audio_BCT[rows_R],
+        features.lengths_B[rows_R],
+        None if gcc_BPL is None else gcc_BPL[rows_R],
+    )
+    image = mirror.mirror_features(chosen)
+    if audio_BCT is not None and image.audio_BCT is not None:
+        audio_BCT = audio_BCT.index_copy(0, rows_R, image.audio_BCT)
+    if gcc_BPL is not None and image.gcc_BPL is not None:
+        gcc_BPL = gcc_BPL.index_copy(0, rows_R, image.gcc_BPL)
+    return replace(features, audio_BCT=audio_BCT, gcc_BPL=gcc_BPL)

@@ -3,9 +3,11 @@
 Letters: B batch, C microphones, T samples, K keypoints, D axes.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gerbil_tune.buffers import BufferPool
 from gerbil_tune.config.schema import (
     AudioGain,
     AudioScaling,
@@ -17,6 +19,8 @@ from gerbil_tune.config.schema import (
 from gerbil_tune.geometry import RecordingSetup
 
 _SMALLEST_SD = 1e-12  # a silent event becomes zeros, not NaN
+_CACHED_VALUES = 1 << 16
+_POOL = BufferPool()
 
 
 def pcm_to_float(audio: Tensor) -> Tensor:
@@ -39,27 +43,72 @@ def remove_offset(audio_BCT: Tensor, lengths_B: Tensor) -> Tensor:
     return (audio_BCT - mean_BC1) * mask_B1T
 
 
-def scale_audio(audio_BCT: Tensor, lengths_B: Tensor, scaling: AudioScaling) -> Tensor:
-    """Scale audio as configured; statistics skip the padding, which stays zero.
+def measure(audio_BTC: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of each event, float32 (B, C); the padding is left out."""
+    mask_BT1 = time_mask(lengths_B, audio_BTC.shape[1]).transpose(1, 2)
+    count_B11 = lengths_B.clamp_min(1)[:, None, None]
+    mean_B1C = audio_BTC.sum(1, keepdim=True, dtype=torch.float32) / count_B11
+    centred_BTC = (audio_BTC - mean_B1C) * mask_BT1
+    variance_B1C = centred_BTC.square().sum(1, keepdim=True) / count_B11
+    return mean_B1C[:, 0], variance_B1C.sqrt()[:, 0]
+
+
+def scale_audio(
+    audio_BTC: Tensor,
+    lengths_B: Tensor,
+    scaling: AudioScaling,
+    statistics: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Scale audio as configured; the padding counts for nothing and stays zero.
 
     Args:
-        audio_BCT: (B, C, T) float32, zero after each event's length.
+        audio_BTC: (B, T, C) float or integer PCM, zero after each event's length.
         lengths_B: (B,) int64, samples of each event.
         scaling: What to do.
+        statistics: Mean and standard deviation of each channel of the whole events, (B, C) each in the unit
+            of the audio, which may be a crop of them; None: those of the audio itself.
 
     Returns:
-        (B, C, T) float32.
+        (B, T, C) float32.
     """
     if isinstance(scaling, AudioGain):
-        return audio_BCT * scaling.gain
-    over = (2,) if isinstance(scaling, ChannelZScore) else (1, 2)
-    mask_B1T = time_mask(lengths_B, audio_BCT.shape[2])
-    channels = 1 if isinstance(scaling, ChannelZScore) else audio_BCT.shape[1]
-    count_B11 = (lengths_B * channels).clamp_min(1)[:, None, None]
-    mean = audio_BCT.sum(over, keepdim=True) / count_B11
-    centred_BCT = (audio_BCT - mean) * mask_B1T
-    sd = (centred_BCT.square().sum(over, keepdim=True) / count_B11).sqrt()
-    return centred_BCT / sd.clamp_min(_SMALLEST_SD)
+        return pcm_to_float(audio_BTC) * scaling.gain
+    mean_BC, sd_BC = statistics or measure(audio_BTC, lengths_B)
+    if not isinstance(scaling, ChannelZScore):
+        # The variance of all channels together is that within them and that between their means.
+        means_BC, mean_BC = mean_BC, mean_BC.mean(1, keepdim=True)
+        between_B1 = (means_BC - mean_BC).square().mean(1, keepdim=True)
+        sd_BC = (sd_BC.square().mean(1, keepdim=True) + between_B1).sqrt()
+    factor_BC = 1.0 / sd_BC.clamp_min(_SMALLEST_SD)
+    if audio_BTC.device.type == "cpu":
+        return _standardize_by_event(audio_BTC, lengths_B, mean_BC, factor_BC)
+    # Zeros times the factor are zeros: only the offset needs to know where the padding is.
+    mask_BT1 = time_mask(lengths_B, audio_BTC.shape[1]).transpose(1, 2)
+    return (audio_BTC * factor_BC[:, None]).addcmul_(
+        (mean_BC * factor_BC)[:, None], mask_BT1, value=-1
+    )
+
+
+def _standardize_by_event(
+    audio_BTC: Tensor, lengths_B: Tensor, mean_BC: Tensor, factor_BC: Tensor
+) -> Tensor:
+    """Subtract and multiply piece by piece of an event, which stays in the processor's cache meanwhile.
+
+    Several times faster on a CPU than to pass over the whole batch once for each operation; NumPy, because
+    its small operations start no threads.
+    """
+    scaled_BTC = _POOL.empty(tuple(audio_BTC.shape), torch.float32)
+    piece = max(1, _CACHED_VALUES // audio_BTC.shape[2])
+    rows = (scaled_BTC, audio_BTC, mean_BC, factor_BC)
+    for scaled_TC, audio_TC, mean_C, factor_C, length in zip(
+        *(row.numpy() for row in rows), lengths_B.tolist(), strict=True
+    ):
+        for start in range(0, length, piece):
+            part_TC = scaled_TC[start : min(start + piece, length)]
+            np.subtract(audio_TC[start : start + len(part_TC)], mean_C, out=part_TC)
+            part_TC *= factor_C
+        scaled_TC[length:] = 0
+    return scaled_BTC
 
 
 class LocationScale(nn.Module):

@@ -20,18 +20,21 @@ from gerbil_tune.models.localizer import Localizer
 
 _MAX_BYTES = 2 * 1024**3
 _BATCH = 64
+# Correlations do not change with the sign of the audio, and mirroring takes them as they are.
+_HARMLESS = {"polarity_prob", "mirror_prob"}
 
 
 def features_are_constant(config: ExperimentConfig, model: Localizer, events: EventSet) -> bool:
-    """Whether training sees the same features of each event in every epoch.
-
-    Polarity does not count: correlations do not change with it.
-    """
-    augmentation = config.augmentation
+    """Whether training sees the same features of each event in every epoch."""
+    changing = [
+        name
+        for name, value in config.augmentation
+        if name.endswith("_prob") and value > 0 and name not in _HARMLESS
+    ]
     return (
         not model.network.uses_audio
-        and augmentation.noise_prob == 0
-        and augmentation.mask_prob == 0
+        and not changing
+        and not events.is_impulse_response
         and int(events.lengths.max()) <= config.data.crop_length
     )
 
@@ -87,10 +90,13 @@ class FeatureBank:
             self._events.subset(indices),
             crop_length=self._crop_length,
             per_worker_batch_size=_BATCH,
+            with_statistics=self._model.uses_statistics,
         )
         for batch in batches:
             batch = batch.to(self._device)
-            features = self._model.extract_features(batch.audio_BTC, batch.lengths_B)
+            features = self._model.extract_features(
+                batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC
+            )
             assert features.gcc_BPL is not None
             rows = torch.from_numpy(indices[batch.indices_B.cpu().numpy()]).to(self._device)
             self._gcc_NPL[rows] = features.gcc_BPL

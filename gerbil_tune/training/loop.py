@@ -1,4 +1,4 @@
-"""The training loop: plain torch, one epoch after the other, resumable.
+"""The training loop: plain torch, one epoch after the other, resumable after any step.
 
 It runs the same in a Tune trial, in a Ray Train worker group and in a test without Ray; the session says
 which worker this is. Objectives are in millimetres whatever the scaling.
@@ -18,15 +18,16 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from gerbil_tune.config.schema import ExperimentConfig, LrScheduleConfig, OptimizerConfig, SgdConfig
-from gerbil_tune.errors import NonFiniteLossError
+from gerbil_tune.errors import LaunchError, NonFiniteLossError
 from gerbil_tune.evaluation.score import score
 from gerbil_tune.models.bundle import save_weights, weights_name
 from gerbil_tune.models.features import Features
 from gerbil_tune.models.localizer import Localizer, autocast_dtype
 from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.session import TrainingSession
-from gerbil_tune.training.state import Progress, TrainState, cpu_weights
+from gerbil_tune.training.state import PartialEpoch, Progress, TrainState, cpu_weights
 from gerbil_tune.training.steps import TrainingSteps, ValidationSet, make_training_steps, mix_seed
+from gerbil_tune.training.within_epoch import CheckpointClock, EpochTally
 
 HISTORY = "metrics.jsonl"
 
@@ -36,10 +37,12 @@ def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
 
     Leaves init_, best_ and final_weights.safetensors in ``job.run_dir``. Reports after every epoch:
     epoch, training_done, best_value, train_nll, val_* and timing. A run that goes on first reports its last
-    finished epoch again, since that report may have been lost with the process that sent it.
+    finished epoch again, since that report may have been lost with the process that sent it. It goes on at
+    the step after its newest checkpoint, and each step does what it would have done without the interruption.
 
     Raises:
         NonFiniteLossError: If the loss or a gradient is NaN or infinite.
+        LaunchError: If the workers do not see the same checkpoint.
     """
     config = job.config
     torch.manual_seed(config.training.seed)
@@ -51,6 +54,7 @@ def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
     if not state.load_newest(job.run_dir) and session.rank == 0:
         job.run_dir.mkdir(parents=True, exist_ok=True)
         save_weights(job.run_dir / weights_name("init"), cpu_weights(model))
+    check_same_start(state.progress, job, session)
     # Features have no parameters, so the network alone is what workers share.
     network: torch.nn.Module = model.network
     if session.world_size > 1:
@@ -58,60 +62,99 @@ def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
         network = DistributedDataParallel(model.network, device_ids=gpu)
     steps = make_training_steps(config, job.setup, job.splits.train, model, session)
     validation = ValidationSet(model, job, session)
+    clock = CheckpointClock(config.training.checkpoint_interval_s, session)
     report_again(state.progress, job, session)
     while state.progress.epoch < config.training.epochs:
+        metrics = train_epoch(state, network, steps, job, session, clock)
         started = time.perf_counter()
-        metrics = train_epoch(state, network, steps, config, session)
         metrics |= evaluate(model, validation, job, session)
-        metrics["epoch_s"] = time.perf_counter() - started
+        metrics["epoch_s"] += time.perf_counter() - started
         finish_epoch(state, metrics, job, session)
+        clock.restart()
     if session.rank == 0:
         save_weights(job.run_dir / weights_name("final"), cpu_weights(model))
         save_weights(job.run_dir / weights_name("best"), state.best_weights)
     return state.progress
 
 
+def check_same_start(progress: Progress, job: TrainingJob, session: TrainingSession) -> None:
+    """Refuse to begin where some workers see a newer checkpoint than others: they would wait for ever.
+
+    Raises:
+        LaunchError: On every rank.
+    """
+    if session.world_size == 1:
+        return
+    found: list[Any] = [None] * session.world_size
+    torch.distributed.all_gather_object(found, (progress.epoch, progress.partial.step))
+    if len(set(found)) > 1:
+        raise LaunchError(
+            f"the workers see different checkpoints in {job.run_dir} (epochs and steps "
+            f"{', '.join(map(str, sorted(set(found))))}); put it on storage that all of them share"
+        )
+
+
 def train_epoch(
     state: TrainState,
     network: torch.nn.Module,
     steps: TrainingSteps,
-    config: ExperimentConfig,
+    job: TrainingJob,
     session: TrainingSession,
+    clock: CheckpointClock,
 ) -> dict[str, float]:
-    """Run one epoch of optimizer steps and return train_nll, learning_rate and train_events_per_s."""
-    epoch = state.progress.epoch
-    total_steps = config.training.epochs * steps.num_steps
-    # Seeded anew each epoch: a resumed run draws what an undisturbed one would have drawn.
-    torch.manual_seed(mix_seed(config.training.seed, epoch, session.rank))
+    """Run the steps of an epoch that are not done, with a checkpoint when one is due.
+
+    Returns:
+        train_nll, learning_rate, train_events_per_s, and epoch_s so far.
+    """
+    config, epoch = job.config, state.progress.epoch
+    first_step = state.progress.partial.step
+    tally = EpochTally(state.progress.partial, session)
     state.model.train()
-    started = time.perf_counter()
-    losses: list[Tensor] = []
-    events = 0
-    for step, (features, locations_BKD) in enumerate(steps.epoch(epoch)):
-        events += len(locations_BKD) * session.world_size
-        learning_rate = config.optimizer.learning_rate * lr_factor(
-            config.lr_schedule, epoch * steps.num_steps + step, total_steps
-        )
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate
-        losses.append(
-            optimizer_step(state, network, features, locations_BKD, config.training.clip_norm)
-        )
-    mean_loss = torch.stack(losses).mean()
-    if session.world_size > 1:
-        torch.distributed.all_reduce(mean_loss)
-        mean_loss /= session.world_size
-    train_nll = float(mean_loss)
-    if not math.isfinite(train_nll):
-        raise NonFiniteLossError(
-            f"the loss became {train_nll} in epoch {epoch + 1}; try a lower optimizer/learning_rate "
-            f"(it was {config.optimizer.learning_rate:g}) or training/clip_norm"
-        )
+    learning_rate = set_learning_rate(state, config, steps.num_steps, max(0, first_step - 1))
+    for step, (features, locations_BKD) in enumerate(steps.epoch(epoch, first_step), first_step):
+        # Seeded anew each step: a resumed run draws what an undisturbed one would have drawn.
+        torch.manual_seed(mix_seed(config.training.seed, epoch, session.rank, step))
+        learning_rate = set_learning_rate(state, config, steps.num_steps, step)
+        loss = optimizer_step(state, network, features, locations_BKD, config.training.clip_norm)
+        tally.add(loss, len(locations_BKD))
+        if clock.is_due():
+            state.progress.partial = joined(tally, state, config)
+            if session.rank == 0:
+                state.save(job.run_dir)
+            clock.restart()
+    done = joined(tally, state, config)
     return {
-        "train_nll": train_nll,
+        "train_nll": done.loss_sum / (steps.num_steps * session.world_size),
         "learning_rate": learning_rate,
-        "train_events_per_s": events / (time.perf_counter() - started),
+        "train_events_per_s": done.num_events / done.seconds,
+        "epoch_s": done.seconds,
     }
+
+
+def joined(tally: EpochTally, state: TrainState, config: ExperimentConfig) -> PartialEpoch:
+    """What all ranks have done of the epoch; the error of a loss that diverged says what to try."""
+    try:
+        return tally.joined()
+    except NonFiniteLossError as error:
+        raise NonFiniteLossError(
+            f"{error} in epoch {state.progress.epoch + 1}; try a lower optimizer/learning_rate "
+            f"(it was {config.optimizer.learning_rate:g}) or training/clip_norm"
+        ) from None
+
+
+def set_learning_rate(
+    state: TrainState, config: ExperimentConfig, steps_per_epoch: int, step: int
+) -> float:
+    """Set and return the learning rate of a step of the epoch under way."""
+    learning_rate = config.optimizer.learning_rate * lr_factor(
+        config.lr_schedule,
+        state.progress.epoch * steps_per_epoch + step,
+        config.training.epochs * steps_per_epoch,
+    )
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate
+    return learning_rate
 
 
 def optimizer_step(
@@ -197,6 +240,7 @@ def finish_epoch(
     """
     progress = state.progress
     progress.epoch += 1
+    progress.partial = PartialEpoch()
     if metrics[job.metric] < progress.best_value:
         progress.best_value = metrics[job.metric]
         progress.best_metrics = dict(metrics, epoch=progress.epoch)

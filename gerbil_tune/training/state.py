@@ -2,8 +2,10 @@
 
     <run_dir>/checkpoints/epoch-00003/state.safetensors   model, optimizer, best weights, random state
                                       state.json          epoch, best value, metrics, optimizer's scalars
+    <run_dir>/checkpoints/epoch-00003-step-000120/...     the same, after 120 steps of the fourth epoch
 
-A checkpoint is written to a temporary folder and renamed: what has the final name is whole.
+A checkpoint is written to a temporary folder and renamed: what has the final name is whole. The names sort by
+age.
 """
 
 import json
@@ -22,17 +24,36 @@ _KEEP = 2  # the newest, and one to fall back to
 
 
 @dataclass
+class PartialEpoch:
+    """What was done of an epoch that has not ended.
+
+    Attributes:
+        step: Steps done.
+        loss_sum: Sum of their losses over all ranks.
+        num_events: Events that all ranks have seen in them.
+        seconds: Time they took.
+    """
+
+    step: int = 0
+    loss_sum: float = 0.0
+    num_events: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
 class Progress:
     """How far a run has come.
 
     Attributes:
         epoch: Epochs done.
+        partial: What is done of the next.
         best_value: Lowest validation metric so far.
         best_metrics: All metrics of that epoch.
         last_metrics: What the newest epoch reported.
     """
 
     epoch: int = 0
+    partial: PartialEpoch = field(default_factory=PartialEpoch)
     best_value: float = float("inf")
     best_metrics: dict[str, float] = field(default_factory=dict)
     last_metrics: dict[str, float] = field(default_factory=dict)
@@ -71,7 +92,10 @@ class TrainState:
         )
         content = {"progress": asdict(self.progress), "optimizer": scalars}
         (temporary / "state.json").write_text(json.dumps(content))
-        target = folder / f"epoch-{self.progress.epoch:05d}"
+        name = f"epoch-{self.progress.epoch:05d}"
+        if self.progress.partial.step:
+            name += f"-step-{self.progress.partial.step:06d}"
+        target = folder / name
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
         for old in sorted(folder.glob("epoch-*"))[:-_KEEP]:
@@ -103,7 +127,9 @@ class TrainState:
         self.model.load_state_dict(parts["model"])
         self.best_weights = parts["best"]
         _join_optimizer(self.optimizer, parts["optimizer"], content["optimizer"])
-        self.progress = Progress(**content["progress"])
+        progress = dict(content["progress"])
+        partial = PartialEpoch(**progress.pop("partial", {}))
+        self.progress = Progress(partial=partial, **progress)
         torch.set_rng_state(parts["random"]["cpu"])
 
 

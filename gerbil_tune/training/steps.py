@@ -12,9 +12,11 @@ from torch import Tensor
 
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.data.augment import Augmenter
+from gerbil_tune.data.augment_draws import EventDraws
 from gerbil_tune.data.batches import Batch, EvaluationBatches, TrainingBatches, prefetch
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.data.shards import evaluation_shard, training_schedule
+from gerbil_tune.data.sources import open_sounds
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.features import Features
 from gerbil_tune.models.localizer import Localizer
@@ -36,8 +38,8 @@ class TrainingSteps(Protocol):
 
     num_steps: int
 
-    def epoch(self, epoch: int) -> Iterator[StepInput]:
-        """Inputs of one epoch, in an order that depends on seed and epoch alone."""
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[StepInput]:
+        """Inputs of one epoch from a step on, in an order that depends on seed and epoch alone."""
 
 
 def make_training_steps(
@@ -64,30 +66,50 @@ class StreamedSteps:
         model: Localizer,
         session: TrainingSession,
     ) -> None:
-        self._seed = config.training.seed
         self._model = model
-        self._session = session
-        self._augmenter = Augmenter(config.augmentation)
+        self._device = session.device
+        self._seed = config.training.seed
+        self._crop_length = config.data.crop_length
+        self._sounds = open_sounds(events, config.data, setup.sample_rate_hz)
+        self._draws = EventDraws(len(events), setup.num_microphones, seed=config.training.seed)
+        self._augmenter = Augmenter(config.augmentation, self._draws, setup.sample_rate_hz)
         self._mirror = MirrorAugmentation(config.augmentation.mirror_prob, setup)
         self._batches = TrainingBatches(
             events,
-            crop_length=config.data.crop_length,
+            crop_length=samples_to_read(events, config.data.crop_length),
             global_batch_size=config.training.global_batch_size,
             seed=config.training.seed,
             world_size=session.world_size,
             rank=session.rank,
+            pin_memory=session.device.type == "cuda",
+            with_statistics=model.uses_statistics,
         )
         self.num_steps = self._batches.num_steps
 
-    def epoch(self, epoch: int) -> Iterator[StepInput]:
-        """Inputs of one epoch."""
-        generator = augmentation_generator(self._seed, epoch, self._session.rank)
-        for batch in on_device(self._batches.epoch(epoch), self._session.device):
-            changed = self._augmenter(batch, generator)
-            assert changed.locations_BKD_mm is not None
-            with torch.no_grad():
-                features = self._model.extract_features(changed.audio_BTC, changed.lengths_B)
-            yield self._mirror(features, changed.locations_BKD_mm, generator)
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[StepInput]:
+        """Inputs of one epoch from a step on."""
+        for on_host in read_ahead(self._batches.epoch(epoch, start_step), self._device):
+            yield self._transform(on_host, epoch)
+
+    @torch.no_grad()
+    def _transform(self, on_host: Batch, epoch: int) -> StepInput:
+        """All that happens to a batch on the device before the network sees it."""
+        batch = on_host.to(self._device)
+        if self._sounds is None:
+            batch = self._augmenter(batch, epoch, on_host)
+        else:
+            batch = self._sounds.render(
+                batch, seed=self._seed, epoch=epoch, max_samples=self._crop_length
+            )
+            batch = self._augmenter(batch, epoch)
+        features = self._model.extract_features(
+            batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC
+        )
+        assert batch.locations_BKD_mm is not None
+        mirrored_B2 = self._draws.mirrored(
+            self._mirror.probability, epoch, on_host.indices_B.numpy()
+        )
+        return self._mirror(features, batch.locations_BKD_mm, torch.from_numpy(mirrored_B2))
 
 
 class BankedSteps:
@@ -104,18 +126,18 @@ class BankedSteps:
         self._config = config
         self._session = session
         self._num_events = len(events)
+        self._draws = EventDraws(len(events), setup.num_microphones, seed=config.training.seed)
         self._mirror = MirrorAugmentation(config.augmentation.mirror_prob, setup)
         self._bank = FeatureBank(
             model, events, crop_length=config.data.crop_length, device=session.device
         )
         self.num_steps = len(self._schedule(0))
 
-    def epoch(self, epoch: int) -> Iterator[StepInput]:
-        """Inputs of one epoch."""
-        seed = self._config.training.seed
-        generator = augmentation_generator(seed, epoch, self._session.rank)
-        for indices_B in self._schedule(epoch):
-            yield self._mirror(*self._bank.get(indices_B), generator)
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[StepInput]:
+        """Inputs of one epoch from a step on."""
+        for indices_B in self._schedule(epoch)[start_step:]:
+            mirrored_B2 = self._draws.mirrored(self._mirror.probability, epoch, indices_B)
+            yield self._mirror(*self._bank.get(indices_B), torch.from_numpy(mirrored_B2))
 
     def _schedule(self, epoch: int) -> np.ndarray:
         return training_schedule(
@@ -137,8 +159,11 @@ class ValidationSet:
         self._batch = max(1, job.config.training.global_batch_size // session.world_size)
         self._crop_length = job.config.data.evaluation_crop_length
         self._events = job.splits.validation
+        self._seed = job.config.training.seed
+        self._sounds = open_sounds(self._events, job.config.data, job.setup.sample_rate_hz)
         self._bank: FeatureBank | None = None
-        if not model.network.uses_audio and FeatureBank.fits(model, self._events):
+        fits = FeatureBank.fits(model, self._events)
+        if fits and self._sounds is None and not model.network.uses_audio:
             share = evaluation_shard(
                 len(self._events), world_size=session.world_size, rank=session.rank
             )
@@ -156,34 +181,37 @@ class ValidationSet:
             return
         batches = EvaluationBatches(
             self._events,
-            crop_length=self._crop_length,
+            crop_length=samples_to_read(self._events, self._crop_length),
             per_worker_batch_size=self._batch,
             world_size=self._session.world_size,
             rank=self._session.rank,
+            pin_memory=self._session.device.type == "cuda",
+            with_statistics=self._model.uses_statistics,
         )
-        for batch in on_device(iter(batches), self._session.device):
+        for on_host in read_ahead(iter(batches), self._session.device):
+            batch = on_host.to(self._session.device)
+            if self._sounds is not None:
+                batch = self._sounds.render(
+                    batch, seed=self._seed, epoch=None, max_samples=self._crop_length
+                )
             assert batch.locations_BKD_mm is not None
-            yield (
-                self._model.extract_features(batch.audio_BTC, batch.lengths_B),
-                batch.locations_BKD_mm,
+            features = self._model.extract_features(
+                batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC
             )
+            yield features, batch.locations_BKD_mm
 
 
-def augmentation_generator(seed: int, epoch: int, rank: int) -> torch.Generator:
-    """Random numbers of one epoch on one worker, the same after a restart."""
-    return torch.Generator().manual_seed(mix_seed(seed, epoch, rank, stream=1))
+def samples_to_read(events: EventSet, crop_length: int) -> int:
+    """Samples of an event that are read at most: impulse responses whole, their recordings are cropped."""
+    return int(events.lengths.max()) if events.is_impulse_response else crop_length
 
 
-def mix_seed(seed: int, epoch: int, rank: int, *, stream: int = 0) -> int:
+def mix_seed(seed: int, epoch: int, rank: int, step: int) -> int:
     """One 63-bit seed from several numbers."""
-    entropy = (seed & (2**63 - 1), epoch, rank, stream)
+    entropy = (seed & (2**63 - 1), epoch, rank, step)
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
-def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Move batches to the device; on a GPU a thread reads ahead."""
-    if device.type == "cpu":
-        yield from batches
-    else:
-        for batch in prefetch(batches):
-            yield batch.to(device)
+def read_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Where a GPU computes meanwhile, let a thread read the next batches."""
+    return batches if device.type == "cpu" else prefetch(batches)

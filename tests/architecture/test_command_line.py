@@ -21,20 +21,28 @@ gerbil-tune data check
     PATH...* +
     --set path/to/key=value +
 gerbil-tune data split
-    FILE.h5*
+    PATH...* +
+    --cache-dir DIR
+    --events INDEX.npy
+    --gap-s S =1.0
+    --group-by auto|file|gap|none|NAME =auto
     --out DIR =indices
     --set path/to/key=value +
 gerbil-tune demo
     --folder DIR =demo
     --trials N =12
 gerbil-tune evaluate
+    --cache-dir DIR
     --data D.h5* +
+    --events INDEX.npy
     --model [NAME=]REF* +
     --source-height-mm MM =40.0
     -o --output OUT.h5
 gerbil-tune models
 gerbil-tune predict
+    --cache-dir DIR
     --data PATH* +
+    --events INDEX.npy
     --model REF*
     --workers N
     -o --output OUT*
@@ -48,11 +56,14 @@ gerbil-tune report
     STUDY*
 gerbil-tune search
     SPACE.yaml*
+    --cache-dir DIR
     --data PATH* +
+    --events INDEX.npy
     --max-concurrent N
     --name S
     --save-path DIR =trained_models
     --set path/to/key=value +
+    --split DIR
     --storage URL
     --time-budget 8h
     --trials N
@@ -84,10 +95,13 @@ gerbil-tune submit slurm
     --partition
     --time =24:00:00
 gerbil-tune train
+    --cache-dir DIR
     --config C.yaml
     --data PATH* +
+    --events INDEX.npy
     --save-path DIR =trained_models
     --set path/to/key=value +
+    --split DIR
     --workers N =1
 """
 HEAVY = ("torch", "ray", "mlflow", "optuna", "h5py", "numpy", "scipy", "plotly", "pyroomacoustics")

@@ -18,13 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.data.events import open_events
 from gerbil_tune.data.splits import Splits
-from gerbil_tune.errors import NonFiniteLossError
+from gerbil_tune.errors import LaunchError, NonFiniteLossError
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.localizer import Localizer
+from gerbil_tune.training import loop
 from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.loop import evaluate, make_optimizer, optimizer_step, train_loop
 from gerbil_tune.training.session import InProcessSession
-from gerbil_tune.training.state import Progress, TrainState, cpu_weights
+from gerbil_tune.training.state import CHECKPOINTS, Progress, TrainState, cpu_weights
 from gerbil_tune.training.steps import ValidationSet, make_training_steps
 
 WORLD_SIZE = 2
@@ -45,6 +46,9 @@ MODELS = {
     "batch-norm": {"kind": "simplenet", "conv": {**STACK, "normalization": "batch"}},
 }
 
+KINDS = ("polarity", "gain", "noise", "low_frequency", "mask", "dropout", "shift")
+AUGMENTATION = {**{f"{kind}_prob": 0.3 for kind in KINDS}, "shift_ms": 0.5}
+
 
 def make_job(folder, run, name, events="events.h5", **training):
     events = open_events(folder / events)
@@ -54,6 +58,7 @@ def make_job(folder, run, name, events="events.h5", **training):
             "data": {"crop_length": 500},
             "features": {"gcc": {"window_length": 256, "max_lag_ms": 1.0}},
             "model": MODELS[name],
+            "augmentation": AUGMENTATION,
             "training": {
                 "epochs": 3,
                 "global_batch_size": 8,
@@ -146,6 +151,42 @@ def resume(folder, rank):
     return "was not killed"
 
 
+def resume_within_an_epoch(folder, rank):
+    """Both workers die in the third of four steps of the second epoch."""
+    reports = {}
+    for name in ("gcc-net", "batch-norm"):
+        job = make_job(folder, f"within-{name}", name, checkpoint_interval_s=1e-9)
+        steps = iter(range(1, 8))
+
+        def killed_step(*arguments, steps=steps):
+            if next(steps) == 7:
+                raise KilledError
+            return optimizer_step(*arguments)
+
+        loop.optimizer_step = killed_step
+        try:
+            train(job, rank, WORLD_SIZE)
+        except KilledError:
+            reports[name] = "was killed"
+        loop.optimizer_step = optimizer_step
+        torch.distributed.barrier()
+        if reports.get(name) == "was killed":
+            folders = sorted(path.name for path in (job.run_dir / CHECKPOINTS).iterdir())
+            torch.distributed.barrier()
+            reports[name] = [folders, train(job, rank, WORLD_SIZE)]
+    return reports
+
+
+def see_different_checkpoints(folder, rank):
+    """Rank 0 finds a finished run, the other one nothing."""
+    job = make_job(folder, "two-gcc-net" if rank == 0 else "elsewhere", "gcc-net")
+    try:
+        train(job, rank, WORLD_SIZE)
+    except LaunchError as error:
+        return str(error)
+    return "did not raise"
+
+
 def diverge(folder, rank):
     """One event with NaN, in the share of one rank."""
     try:
@@ -165,6 +206,8 @@ def main():
     results = compare_runs(folder, rank)
     torch.distributed.barrier()
     results["resumed"] = resume(folder, rank)
+    results["within"] = resume_within_an_epoch(folder, rank)
+    results["elsewhere"] = see_different_checkpoints(folder, rank)
     results["diverged"] = diverge(folder, rank)
     torch.distributed.destroy_process_group()
     (folder / f"rank-{rank}.json").write_text(json.dumps(results))

@@ -126,6 +126,25 @@ def test_two_workers_resume_exactly(group):
     assert all(torch.equal(resumed[name], undisturbed[name]) for name in undisturbed)
 
 
+@pytest.mark.parametrize("name", ["gcc-net", "batch-norm"])
+def test_two_workers_go_on_at_the_next_step(group, name):
+    folder, (first, second) = group
+    folders, reports = first["within"][name]
+    assert folders == ["epoch-00001-step-000001", "epoch-00001-step-000002"]
+    assert [folders, reports] == second["within"][name]
+    assert reports == first[name]
+    resumed = load_file(folder / f"within-{name}" / "final_weights.safetensors")
+    undisturbed = load_file(folder / f"two-{name}" / "final_weights.safetensors")
+    assert all(torch.equal(resumed[key], undisturbed[key]) for key in undisturbed)
+
+
+def test_workers_that_see_different_checkpoints_do_not_begin(group):
+    _, (first, second) = group
+    for result in (first, second):
+        assert result["elsewhere"].startswith("the workers see different checkpoints in ")
+        assert "(epochs and steps (0, 0), (3, 0)); put it on storage that" in result["elsewhere"]
+
+
 def test_both_ranks_stop_when_one_diverges(group):
     _, (first, second) = group
     assert "the loss became nan" in first["diverged"]

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictInt, ValidationError, model_validator
 
 from gerbil_tune.config.load import read_tree
-from gerbil_tune.config.schema import ConfigModel, PositiveFloat, Probability
+from gerbil_tune.config.section import ConfigModel, PositiveFloat, Probability
 from gerbil_tune.errors import ConfigError
 
 Point = tuple[float, float, float]

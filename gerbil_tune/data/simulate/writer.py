@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gerbil_tune import __version__
+from gerbil_tune.data.progress import progress_bar
 from gerbil_tune.data.simulate.plan import event_generator, plan_event
-from gerbil_tune.data.simulate.progress import event_progress
 from gerbil_tune.data.simulate.rooms import SimulationSpec
 from gerbil_tune.data.simulate.wavs import WavCalls, find_wavs
 from gerbil_tune.data.simulate.workers import RenderJob, render_all
@@ -78,7 +78,7 @@ def simulate(
         offset = _create_file(temporary, spec, layout, seed)
         job = RenderJob(spec, wavs, seed, temporary, offset)
         with (
-            event_progress(num_events, show=show_progress) as advance,
+            progress_bar(num_events, doing="simulating", show=show_progress) as advance,
             # Closed here, so that no worker still writes when the file is removed.
             closing(render_all(job, layout.starts, processes or _num_cores())) as counts,
         ):

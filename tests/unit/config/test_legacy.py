@@ -255,6 +255,26 @@ class TestAugmentations:
         }
         assert probs == {**dict.fromkeys(probs, 0.5), ours: 0}
 
+    @pytest.mark.parametrize(("rate_hz", "cutoff_hz"), [(None, 31_250.0), (192_000, 48_000.0)])
+    def test_low_frequency_noise_is_theirs(self, load, rate_hz, cutoff_hz):
+        """Magnitude exp(-2 f / the highest frequency), and as strong as the event."""
+        tree = change("AUGMENTATIONS/LOW_FREQ_NOISE", {}, VOCALOCATOR)
+        del tree["DATA"]["SAMPLE_RATE"]
+        augmentation = load(
+            change("DATA/SAMPLE_RATE", rate_hz, tree) if rate_hz else tree
+        ).augmentation
+        assert augmentation.low_frequency_prob == 0.5
+        assert augmentation.low_frequency_snr_db == (0, 0)
+        assert augmentation.low_frequency_cutoff_hz == cutoff_hz
+
+    @pytest.mark.parametrize("section", [None, False])
+    def test_low_frequency_noise_is_off_unless_asked_for(self, load, section):
+        for tree in (VOCALOCATOR, change("AUGMENTATIONS/LOW_FREQ_NOISE", section, VOCALOCATOR)):
+            assert load(tree).augmentation.low_frequency_prob == 0
+        switched_off = {"AUGMENT_DATA": False, "LOW_FREQ_NOISE": {"PROB": 1.0}}
+        tree = change("AUGMENTATIONS", switched_off, VOCALOCATOR)
+        assert load(tree).augmentation == ExperimentConfig().augmentation
+
 
 class TestArena:
     @pytest.mark.parametrize(
@@ -314,7 +334,10 @@ class TestArena:
         ("OPTIMIZATION/SCHEDULERS", [{"SCHEDULER_TYPE": "COSINE_ANNEALING", "MIN_LEARNING_RATE": 1}],
          "OPTIMIZATION/SCHEDULERS/0/MIN_LEARNING_RATE must be from 0 to INITIAL_LEARNING_RATE, which must "
          "be above 0, but they are 1 and 0.0005"),
-        ("AUGMENTATIONS/LOW_FREQ_NOISE", {"PROB": 0.5}, "AUGMENTATIONS/LOW_FREQ_NOISE is not supported"),
+        ("AUGMENTATIONS/PITCH", {"PROB": 0.5}, "AUGMENTATIONS/PITCH is not supported; supported: AUGMENT"),
+        ("AUGMENTATIONS/LOW_FREQ_NOISE", {"MIN_SNR": 3},
+         "AUGMENTATIONS/LOW_FREQ_NOISE/MIN_SNR is not supported; supported: PROB"),
+        ("AUGMENTATIONS/LOW_FREQ_NOISE", 0.5, "AUGMENTATIONS/LOW_FREQ_NOISE must be an object, but is 0.5"),
         ("AUGMENTATIONS/NOISE", {"SNR": 3}, "AUGMENTATIONS/NOISE/SNR is not supported; supported: MAX_SNR"),
         ("AUGMENTATIONS/NOISE", True, "AUGMENTATIONS/NOISE must be an object, but is True"),
         ("AUGMENTATIONS/NOISE", {"MIN_SNR": 20}, "augmentation: noise_snr_db must be [low, high]"),

@@ -139,12 +139,12 @@ def test_a_wrong_leaf_is_named_with_what_is_valid(path, value, what):
         (
             {"training": {"epoch": 3}},
             "training/epoch is not a known key; "
-            "valid: epochs, global_batch_size, clip_norm, precision, seed",
+            "valid: epochs, global_batch_size, clip_norm, precision, seed, checkpoint_interval_s",
         ),
         (
             {"training": {"epoch": 3, "lr": 1}},
             "training/epoch, training/lr are not known keys; "
-            "valid: epochs, global_batch_size, clip_norm, precision, seed",
+            "valid: epochs, global_batch_size, clip_norm, precision, seed, checkpoint_interval_s",
         ),
         (
             {"scaling": {"audio": {"kind": "gain", "offset": 1}}},
@@ -180,6 +180,14 @@ def test_a_wrong_leaf_is_named_with_what_is_valid(path, value, what):
         (
             {"augmentation": {"noise_snr_db": [5, 2]}},
             "augmentation: noise_snr_db must be [low, high], but is [5.0, 2.0]",
+        ),
+        (
+            {"augmentation": {"gain_db": [1.0, -1.0]}},
+            "augmentation: gain_db must be [low, high], but is [1.0, -1.0]",
+        ),
+        (
+            {"augmentation": {"noise_exponent": [0.0, 4.0]}},
+            "augmentation/noise_exponent/1: input should be less than or equal to 3 (received 4.0)",
         ),
         (
             {"model": {"kind": "simplenet", "conv": {"channels": [8, 8]}}},

@@ -72,7 +72,6 @@ def test_training_batches_hold_crops_of_their_events(events):
         ("float32", torch.float32),
         (">f4", torch.float32),
         ("float64", torch.float32),
-        ("int32", torch.float32),
     ],
 )
 def test_types_and_values_of_the_audio(make_event_file, stored, expected):
@@ -82,6 +81,43 @@ def test_types_and_values_of_the_audio(make_event_file, stored, expected):
     native = {torch.int16: np.int16, torch.float32: np.float32}[expected]
     for i, audio in zip(batch.indices_B.tolist(), batch.audio_BTC.numpy(), strict=True):
         np.testing.assert_array_equal(audio, events.read(i).astype(native))
+
+
+def test_wider_integers_are_fractions_of_their_full_scale(make_event_file):
+    audio = np.array([[-(2**31)], [0], [2**30]])
+    path = make_event_file(dtype="int32", lengths=[3], num_microphones=1, audio=audio)
+    (batch,) = EvaluationBatches(
+        open_events(path), crop_length=3, per_worker_batch_size=1, with_statistics=True
+    )
+    assert batch.audio_BTC.flatten().tolist() == [-1.0, 0.0, 0.5]
+    assert batch.mean_BC is not None
+    assert batch.sd_BC is not None
+    assert batch.mean_BC.item() == pytest.approx(-1 / 6)
+    assert batch.sd_BC.item() == pytest.approx(np.std([-1.0, 0.0, 0.5]))
+
+
+@pytest.mark.parametrize("stored", ["int16", "float32"])
+def test_statistics_are_of_the_whole_event_whatever_is_cropped(make_event_file, stored):
+    events = open_events(
+        [make_event_file(f"{seed}.h5", dtype=stored, num_events=9, seed=seed) for seed in (1, 2)]
+    ).subset([3, 17, 0, 9])
+    batches = TrainingBatches(
+        events, crop_length=20, global_batch_size=2, seed=0, with_statistics=True
+    )
+    for _ in range(2):  # computed, then kept
+        for batch in batches.epoch(0):
+            for place, i in enumerate(batch.indices_B.tolist()):
+                audio = events.read(i).astype(np.float64)
+                np.testing.assert_allclose(batch.mean_BC[place], audio.mean(0), rtol=1e-5)
+                np.testing.assert_allclose(batch.sd_BC[place], audio.std(0), rtol=1e-5)
+
+
+def test_no_statistics_where_nobody_asks(make_event_file):
+    (batch,) = EvaluationBatches(
+        open_events(make_event_file(num_events=2)), crop_length=9, per_worker_batch_size=2
+    )
+    assert batch.mean_BC is None
+    assert batch.to("cpu").sd_BC is None
 
 
 @settings(

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import numpy as np
@@ -91,10 +92,10 @@ def test_height_is_counted_from_the_floor(make_event_file):
 
 
 def test_all_keypoints_are_looked_at(make_event_file):
-    locations = np.stack([inside(), inside(seed=1)], axis=1)
-    locations[8, 1] = [1000, 1000]
+    locations = np.stack([inside(), inside() + 5], axis=1)
+    locations[8] = [[280, 0], [380, 0]]
     path = make_event_file(num_events=100, locations=locations, keypoints=["a", "b"])
-    single(check(path), "warning", "1 of 100 events", "event 8 of")
+    single(check(path), "warning", "1 of 100 events", "event 8 of", "[[280.0, 0.0], [380.0, 0.0]]")
 
 
 def test_empty_and_short_events(make_event_file):
@@ -103,6 +104,7 @@ def test_empty_and_short_events(make_event_file):
     findings = check(make_event_file(lengths=lengths))
     # 674 mm of arena diagonal at 343.2 m/s and 125 kHz: 245.4 samples
     assert [finding.level for finding in findings] == ["error", "warning"]
+    assert [finding.code for finding in findings] == ["empty-events", "short-events"]
     assert "1 of 20 events (first: event 3 of events.h5) have no samples" in findings[0].message
     assert (
         "1 of 20 events (first: event 5 of events.h5) are shorter than 246" in findings[1].message
@@ -136,7 +138,7 @@ def test_audio_that_is_not_finite(make_event_file, value):
         "2 of 20 events",
         "event 6 of",
         "NaN or infinite",
-        "20 events looked at",
+        "data clean",
     )
 
 
@@ -174,3 +176,41 @@ def test_the_first_error_is_raised():
         raise_on_errors([warning, first, second], Path("a.h5"))
     with pytest.raises(DatasetError, match=r"^a.h5: first fault$"):
         raise_on_errors([first], Path("a.h5"))
+
+
+def test_a_finding_needs_a_level_and_a_message_only():
+    finding = Finding("error", "a fault")
+    assert (finding.code, finding.count, finding.examples) == ("other", 1, ())
+    assert finding.to_json() == {
+        "level": "error",
+        "code": "other",
+        "message": "a fault",
+        "count": 1,
+        "examples": [],
+    }
+
+
+def test_at_most_five_examples(make_event_file):
+    locations = inside()
+    locations[10:30] = np.nan
+    finding = check(make_event_file(num_events=100, locations=locations))[0]
+    assert (finding.code, finding.count) == ("nan-locations", 20)
+    assert finding.examples == tuple(f"event {i} of events.h5" for i in range(10, 15))
+
+
+def test_many_events_take_less_than_a_second(make_event_file):
+    number = 200_000
+    path = make_event_file(
+        lengths=np.full(number, 2),
+        num_microphones=2,
+        audio=np.random.default_rng(0).integers(-9000, 9000, (2 * number, 2)),
+        dtype="int16",
+        locations=inside(number, num_axes=3),
+        arena_mm=(*ARENA_MM, 300.0),
+    )
+    events = open_events(path)
+    setup = recording_setup(events, DataConfig())
+    started = time.process_time()
+    findings = cheap_checks(events, setup)
+    assert time.process_time() - started < 1
+    assert [finding.code for finding in findings] == ["index-not-in-samples"]

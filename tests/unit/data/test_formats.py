@@ -112,7 +112,7 @@ def test_a_stated_unit_of_the_locations_is_converted(make_event_file, unit, fact
         ("len_idx", np.array([0, 10**9]), "must stay within"),
         ("len_idx", np.arange(12), "12 entries, but the index has 11 events"),
         ("locations", np.zeros((12, 4)), "2 or 3 axes"),
-        ("locations", np.zeros((12, 2, 2, 2)), "must be \\(events, axes\\)"),
+        ("locations", np.zeros((12, 2, 2, 2)), "the mean over the video frames"),
         ("locations", np.zeros((11, 2)), "11 entries, but the index has 12 events"),
         ("locations", np.array([b"a"] * 12), "dataset of numbers"),
         ("node_names", np.array([b"a", b"b"]), "2 names, but 'locations' has 1"),
@@ -120,12 +120,12 @@ def test_a_stated_unit_of_the_locations_is_converted(make_event_file, unit, fact
         ("group_ids", np.zeros(11, dtype=int), "one integer an event"),
         ("session_ids", np.zeros(12), "one integer an event"),
         ("vocalizations", None, "needs the datasets 'vocalizations' with 'len_idx' or 'audio'"),
-        ("vocalizations", np.zeros((12, 4, 100)), "concatenate the events"),
+        ("vocalizations", np.zeros((12, 4, 100)), "and an index beside it"),
         ("vocalizations", np.zeros(100), "one column a microphone"),
         ("vocalizations", np.zeros((0, 4)), "no audio in it"),
         ("vocalizations", np.zeros((9000, 4), dtype=complex), "signed integers or floats"),
         ("vocalizations/inner", np.zeros(3), "is a group"),
-        ("audio", np.zeros((9000, 4)), "audio of both layouts"),
+        ("audio", np.zeros((9000, 4)), "several layouts"),
     ],
 )
 def test_wrong_structure_is_told_in_one_sentence(make_event_file, name, values, message):
@@ -139,28 +139,38 @@ def test_wrong_structure_is_told_in_one_sentence(make_event_file, name, values, 
     assert "\n" not in str(caught.value)
 
 
-def test_impulse_responses_are_named(make_event_file):
-    path = edit(make_event_file(), "vocalizations", None)
-    with pytest.raises(DatasetError, match="room impulse responses"):
-        open_event_file(edit(path, "rir", np.zeros((10, 4))))
-
-
-@pytest.mark.parametrize(
-    ("options", "how"),
-    [
-        ({"chunks": (100, 4)}, "in chunks"),
-        ({"chunks": (100, 4), "compression": "gzip"}, "gzip-compressed"),
-        ({"maxshape": (None, 4)}, "in chunks"),
-        ({"external": [("outside.raw", 0, h5py.h5f.UNLIMITED)]}, "outside this file"),
-    ],
-)
-def test_audio_in_pieces_says_how_to_rewrite_it(
-    make_event_file, tmp_path, options, how, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    path = make_event_file(audio_options=options)
-    with pytest.raises(DatasetError, match=f"{how}.*h5repack -l CONTI -f NONE events.h5"):
+def test_audio_of_two_layouts_is_refused(make_event_file):
+    path = edit(make_event_file(), "rir", np.zeros((10, 4)))
+    with pytest.raises(DatasetError, match=r"'vocalizations' and 'rir'.*must have one"):
         open_event_file(path)
+
+
+def test_audio_outside_the_file_says_how_to_rewrite_it(make_event_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = make_event_file(audio_options={"external": [("outside.raw", 0, h5py.h5f.UNLIMITED)]})
+    with pytest.raises(DatasetError, match=r"other files.*h5repack -l CONTI -f NONE events.h5"):
+        open_event_file(path)
+
+
+def test_audio_that_was_never_written_is_refused(make_event_file):
+    path = edit(make_event_file(lengths=[5, 5]), "vocalizations", None)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("vocalizations", (10, 4), np.float32)
+    with pytest.raises(DatasetError, match="never written"):
+        open_event_file(path)
+
+
+def test_a_file_cut_short_while_it_is_used_is_noticed(make_event_file):
+    path = make_event_file()
+    file = open_event_file(path)
+    file.audio()
+    with path.open("r+b") as stream:
+        stream.truncate(file.end_bytes - 1)
+    with pytest.raises(DatasetError, match="has become shorter"):
+        file.check_unchanged()
+    path.unlink()
+    with pytest.raises(DatasetError, match="leave the files in place"):
+        file.check_unchanged()
 
 
 def test_files_that_are_no_hdf5(tmp_path, make_event_file):

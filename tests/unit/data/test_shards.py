@@ -12,6 +12,7 @@ from gerbil_tune.data.shards import (
 from gerbil_tune.errors import ConfigError, DatasetError
 
 worlds = st.integers(1, 9)
+ranks = st.integers(1, 8)
 seeds = st.integers(-(2**31), 2**31)
 
 
@@ -63,6 +64,47 @@ def test_few_events_still_give_one_step(world_size, per_worker, num_events):
     assert (len(parts[0]), used.size // len(parts[0])) == steps_per_epoch(
         num_events, global_batch_size=in_step, world_size=world_size
     )
+
+
+@given(ranks, st.integers(1, 100), st.integers(0, 500), seeds, st.integers(0, 20))
+def test_ranks_are_disjoint_and_take_equal_steps(world_size, batch, num_events, seed, epoch):
+    """For any batch size that can be shared out; any other is refused."""
+    place = {"world_size": world_size, "global_batch_size": batch, "seed": seed, "epoch": epoch}
+    if batch % world_size:
+        with pytest.raises(ConfigError, match="multiple"):
+            schedules(num_events, **place)
+        return
+    if num_events < world_size:
+        with pytest.raises(DatasetError):
+            schedules(num_events, **place)
+        return
+    parts = schedules(num_events, **place)
+    assert len({part.shape for part in parts}) == 1
+    steps, in_step = steps_per_epoch(num_events, global_batch_size=batch, world_size=world_size)
+    assert parts[0].shape == (steps, in_step // world_size)
+    used = np.concatenate([part.ravel() for part in parts])
+    assert len(np.unique(used)) == len(used) == steps * in_step
+    assert used.min() >= 0
+    assert used.max() < num_events
+    assert num_events - len(used) < in_step
+
+
+@given(st.integers(1, 20), st.integers(4, 400), seeds, st.integers(0, 20))
+def test_one_two_and_four_workers_follow_one_order(factor, num_events, seed, epoch):
+    """Also where there are fewer events than a step has, unless they cannot be shared out evenly."""
+    batch = 4 * factor
+    num_events = num_events if num_events >= batch else num_events // 4 * 4
+    orders = [
+        np.concatenate(
+            schedules(
+                num_events, world_size=number, global_batch_size=batch, seed=seed, epoch=epoch
+            ),
+            axis=1,
+        )
+        for number in (1, 2, 4)
+    ]
+    np.testing.assert_array_equal(orders[0], orders[1])
+    np.testing.assert_array_equal(orders[0], orders[2])
 
 
 def test_seed_and_epoch_change_the_order_and_the_crops():

@@ -1,10 +1,13 @@
+from itertools import chain
+
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from gerbil_tune.config.schema import DataConfig
-from gerbil_tune.data.splits import load_splits, split_events
+from gerbil_tune.data.events import open_events
+from gerbil_tune.data.new_split import make_split
+from gerbil_tune.data.new_split import write_split as write_new_split
+from gerbil_tune.data.splits import load_splits
 from gerbil_tune.errors import DatasetError
 
 SHORT = {"lengths": (5, 9)}
@@ -13,57 +16,6 @@ SHORT = {"lengths": (5, 9)}
 def sets(splits):
     parts = (splits.train, splits.validation, splits.test)
     return [None if part is None else part.rows.tolist() for part in parts]
-
-
-@settings(max_examples=150)
-@example(num_events=4, fraction=0.49, seed=0, num_held_out=2)
-@given(
-    st.integers(3, 400),
-    st.floats(0.01, 0.49),
-    st.integers(-10, 10**6),
-    st.integers(1, 2),
-)
-def test_a_split_by_event_has_the_sizes_asked_for(num_events, fraction, seed, num_held_out):
-    options = {"groups": None, "fraction": fraction, "seed": seed, "num_held_out": num_held_out}
-    try:
-        parts = split_events(num_events, **options)
-    except DatasetError:
-        pytest.fail("there are enough events")
-    assert sorted(np.concatenate(parts).tolist()) == list(range(num_events))
-    wanted = max(1, round(fraction * num_events))
-    assert all(1 <= len(part) <= wanted for part in parts[1:])
-    assert len(parts[0]) >= 1
-    assert all((np.diff(part) > 0).all() for part in parts)
-    again = split_events(num_events, **options)
-    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
-
-
-@given(
-    st.lists(st.integers(-3, 12), min_size=3, max_size=300).filter(lambda x: len(set(x)) >= 3),
-    st.floats(0.01, 0.49),
-    st.integers(0, 10**6),
-)
-def test_a_split_by_group_divides_no_group(groups, fraction, seed):
-    groups = np.array(groups)
-    parts = split_events(len(groups), groups=groups, fraction=fraction, seed=seed)
-    assert sorted(np.concatenate(parts).tolist()) == list(range(len(groups)))
-    assert all(len(part) for part in parts)
-    names = [set(groups[part].tolist()) for part in parts]
-    assert not names[0] & names[1]
-    assert not names[0] & names[2]
-    assert not names[1] & names[2]
-    wanted = max(1, round(fraction * len(groups)))
-    assert all(
-        len(part) <= wanted or len(name) == 1
-        for part, name in zip(parts[1:], names[1:], strict=True)
-    )
-
-
-def test_seeds_differ():
-    first, second = (
-        split_events(100, groups=None, fraction=0.1, seed=seed)[1].tolist() for seed in (0, 1)
-    )
-    assert first != second
 
 
 def test_one_file_is_split_written_and_read_back(make_event_file, tmp_path):
@@ -108,12 +60,12 @@ def test_a_split_of_the_predecessor_without_test(make_event_file, tmp_path):
         ("val_set", [3, 5], "names events 3 to 5, but the data has 5 events"),
         ("val_set", [-1, 2], "names events -1 to 2"),
         ("val_set", [0], "in more than one of train_set, val_set"),
-        ("train_set", [1, 1], "twice in one"),
+        ("train_set", [1, 1], "names event 1 twice"),
         ("test_set", [2], "in more than one"),
         ("test_set", [], "not empty"),
         ("test_set", [0.5], "1-D array of integers"),
         ("test_set", [[4]], "1-D array of integers"),
-        ("val_set", None, "cannot be read as an array"),
+        ("val_set", None, "does not exist"),
     ],
 )
 def test_a_written_split_that_does_not_fit(make_event_file, tmp_path, name, indices, message):
@@ -197,3 +149,155 @@ def test_files_of_a_folder_must_fit(make_event_file, tmp_path, options, message)
     make_event_file("data/val_set.h5", **SHORT, **options)
     with pytest.raises(DatasetError, match=message):
         load_splits(tmp_path / "data", DataConfig())
+
+
+# A split that lies in a folder.
+
+
+def write_split(folder, **parts):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, places in parts.items():
+        np.save(folder / f"{name}_set.npy", np.array(places))
+    return folder
+
+
+@pytest.mark.parametrize("inner", ["", "indices"])
+def test_an_explicit_split_comes_before_everything(make_event_file, tmp_path, inner):
+    for seed, name in enumerate(("train_set", "val_set")):
+        make_event_file(f"data/{name}.h5", num_events=6, seed=seed, **SHORT)
+    write_split(tmp_path / "data", train=[1], val=[2], test=[3])
+    write_split(tmp_path / "run", train=[1], val=[2], test=[3])
+    folder = write_split(tmp_path / "split" / inner, train=[0, 11, 5], val=[6, 3])
+    splits = load_splits(tmp_path / "data", DataConfig(), split=tmp_path / "split")
+    assert sets(splits) == [[0, 11, 5], [6, 3], None]
+    assert splits.origin == f"index files of {folder}"
+
+
+def test_a_split_needs_a_training_and_a_validation_part(make_event_file, tmp_path):
+    path = make_event_file(num_events=6, **SHORT)
+    with pytest.raises(DatasetError, match=r"none: holds no train_set\.npy; a split is a folder"):
+        load_splits(path, DataConfig(), split=tmp_path / "none")
+    with pytest.raises(DatasetError, match=r"val_set\.npy: does not exist"):
+        load_splits(path, DataConfig(), split=write_split(tmp_path / "split", train=[0]))
+
+
+@pytest.mark.parametrize("place", ["data", "data/indices"])
+def test_index_files_beside_the_data_are_used(make_event_file, tmp_path, place):
+    for seed in range(2):
+        make_event_file(f"data/{seed}.h5", num_events=5, seed=seed, **SHORT)
+    write_split(tmp_path / place, train=[0, 7], val=[4, 5], test=[9])
+    splits = load_splits(tmp_path / "data", DataConfig(), tmp_path / "run")
+    assert sets(splits) == [[0, 7], [4, 5], [9]]
+    assert splits.validation.describe(0) == "event 4 of 0.h5"
+    assert splits.validation.describe(1) == "event 0 of 1.h5"
+    assert splits.origin == f"index files of {tmp_path / place}"
+    files = load_splits([tmp_path / "data" / "0.h5", tmp_path / "data" / "1.h5"], DataConfig())
+    assert files.origin.startswith("new, by event")
+
+
+def test_files_of_a_split_come_before_index_files(make_event_file, tmp_path):
+    for seed, name in enumerate(("train_set", "val_set")):
+        make_event_file(f"data/{name}.h5", num_events=6, seed=seed, **SHORT)
+    write_split(tmp_path / "data", train=[1], val=[2])
+    splits = load_splits(tmp_path / "data", DataConfig())
+    assert [len(part) for part in sets(splits)[:2]] == [6, 6]
+    assert splits.origin == f"the files train_set.h5, val_set.h5 of {tmp_path / 'data'}"
+
+
+def test_a_split_from_elsewhere_is_kept_and_cannot_be_exchanged(make_event_file, tmp_path):
+    path = make_event_file(num_events=6, **SHORT)
+    one = write_split(tmp_path / "one", train=[0, 1], val=[2], test=[3])
+    two = write_split(tmp_path / "two", train=[0, 1], val=[2])
+    run = tmp_path / "run"
+    load_splits(path, DataConfig(), run, split=one)
+    again = load_splits(path, DataConfig(), run)
+    assert sets(again) == [[0, 1], [2], [3]]
+    assert again.origin == f"as kept in {run}"
+    assert sets(load_splits(path, DataConfig(), run, split=one)) == sets(again)
+    with pytest.raises(DatasetError, match=r"run was begun with another split.*test_set differs"):
+        load_splits(path, DataConfig(), run, split=two)
+    assert sets(load_splits(path, DataConfig(), run, split=run)) == sets(again)
+
+
+def test_the_record_of_a_split_is_heeded(make_event_file, tmp_path):
+    path = make_event_file(num_events=40, **SHORT)
+    whole, config = open_events(path), DataConfig()
+    new = make_split(whole, config)
+    write_new_split(tmp_path / "split", new, whole, config, gap_s=1.0, summaries={})
+    splits = load_splits(path, config, split=tmp_path / "split")
+    assert sets(splits) == [part.tolist() for part in new.parts.values()]
+    assert sets(load_splits(path, config)) == sets(splits)  # training splits as data split does
+    other = make_event_file("other.h5", num_events=40, seed=1, **SHORT)
+    with pytest.raises(DatasetError, match="made for other data"):
+        load_splits(other, config, split=tmp_path / "split")
+
+
+# Events that are chosen by an index file.
+
+
+def choose(tmp_path, places):
+    np.save(tmp_path / "chosen.npy", np.array(places))
+    return tmp_path / "chosen.npy"
+
+
+def test_only_chosen_events_of_a_split_take_part(make_event_file, tmp_path):
+    path = make_event_file(num_events=10, **SHORT)
+    folder = write_split(tmp_path / "split", train=[0, 1, 2, 3], val=[5, 4], test=[9, 8])
+    chosen = choose(tmp_path, [8, 4, 3, 0, 7])
+    splits = load_splits(path, DataConfig(), tmp_path / "run", split=folder, events=chosen)
+    assert sets(splits) == [[0, 3], [4], [8]]
+    assert splits.origin == f"index files of {folder} (4 events are not in {chosen})"
+    assert sets(load_splits(path, DataConfig(), tmp_path / "run")) == sets(splits)
+    with pytest.raises(DatasetError, match="run was begun with another split"):
+        load_splits(path, DataConfig(), tmp_path / "run", split=folder)
+    for part, places in (("val", [0, 8]), ("test", [0, 4]), ("train", [4, 8])):
+        with pytest.raises(DatasetError, match=rf"{part}_set.npy: none of its . events is among"):
+            load_splits(path, DataConfig(), split=folder, events=choose(tmp_path, places))
+
+
+def test_only_chosen_events_are_split_anew(make_event_file, tmp_path):
+    path = make_event_file(num_events=40, **SHORT)
+    chosen = choose(tmp_path, range(39, 9, -1))
+    splits = load_splits(path, DataConfig(), tmp_path / "run", events=chosen)
+    assert [len(part) for part in sets(splits)] == [24, 3, 3]
+    assert sorted(chain(*sets(splits))) == list(range(10, 40))
+    assert splits.origin.endswith(f"(10 events are not in {chosen})")
+    fewer = choose(tmp_path, range(20, 40))
+    less = load_splits(path, DataConfig(validation_fraction=0.4), tmp_path / "run", events=fewer)
+    assert sets(less) == [[place for place in part if place >= 20] for part in sets(splits)]
+
+
+def test_chosen_events_count_through_all_files_of_a_folder(make_event_file, tmp_path):
+    for seed, name in enumerate(("train_set", "val_set", "test_set")):
+        make_event_file(f"data/{name}.h5", num_events=6, seed=seed, **SHORT)
+    chosen = choose(
+        tmp_path, [17, 2, 6, 8, 12]
+    )  # test 0 to 5, training 6 to 11, validation 12 to 17
+    splits = load_splits(tmp_path / "data", DataConfig(), events=chosen)
+    assert sets(splits) == [[0, 2], [0, 5], [2]]
+    assert splits.origin.endswith(f"of {tmp_path / 'data'} (13 events are not in {chosen})")
+    with pytest.raises(DatasetError, match=r"test_set\.h5: none of its 6 events is among"):
+        load_splits(tmp_path / "data", DataConfig(), events=choose(tmp_path, [6, 7, 12]))
+    (tmp_path / "data" / "val_set.h5").unlink()
+    chosen = choose(tmp_path, [1, 6, 7, 8, 10])
+    splits = load_splits(tmp_path / "data", DataConfig(), tmp_path / "run", events=chosen)
+    assert sorted(chain(*sets(splits)[:2])) == [0, 1, 2, 4]
+    assert sets(splits)[2] == [1]
+
+
+def test_an_index_file_of_other_data_is_refused(make_event_file, tmp_path):
+    path = make_event_file(num_events=10, **SHORT)
+    with pytest.raises(
+        DatasetError, match=r"chosen.npy: names events 3 to 10, but the data has 10"
+    ):
+        load_splits(path, DataConfig(), events=choose(tmp_path, [3, 10]))
+
+
+def test_bouts_are_split_whole(make_event_file):
+    onsets = np.repeat(np.arange(15) * 10.0, 4) + np.tile(np.arange(4) * 0.3, 15)
+    path = make_event_file(num_events=60, onsets_s=onsets, **SHORT)
+    splits = load_splits(path, DataConfig(validation_fraction=0.2))
+    bouts = [{place // 4 for place in part} for part in sets(splits)]
+    assert [len(part) for part in bouts] == [9, 3, 3]
+    assert len(set.union(*bouts)) == 15
+    assert "by 15 bouts (at least 1 s apart), stratified over" in splits.origin

@@ -63,6 +63,38 @@ def test_one_file_goes_to_the_file_that_is_named(model, make_event_file, tmp_pat
     }
 
 
+def test_only_chosen_events_are_predicted(model, make_event_file, tmp_path):
+    path = make_event_file("calls.h5", num_events=20)
+    np.save(tmp_path / "chosen.npy", np.array([17, 3, 4]))
+    options = {"start_ray": no_ray, "event_index": tmp_path / "chosen.npy"}
+    summary = predict_files(model, [path], tmp_path / "chosen.h5", **options)
+    assert summary.num_events == 3
+    predict(model, [path], tmp_path / "all.h5")
+    with h5py.File(tmp_path / "chosen.h5") as chosen, h5py.File(tmp_path / "all.h5") as every:
+        assert chosen["event_index"][:].tolist() == [17, 3, 4]
+        assert "event_index" not in every
+        for name, tolerance in (("predictions", 1e-3), ("covariance", 1e-2), ("locations", 0)):
+            rows = every[name][:][[17, 3, 4]]
+            np.testing.assert_allclose(chosen[name], rows, rtol=1e-4, atol=tolerance)
+
+    assert predict_files(model, [path], tmp_path / "chosen.h5", **options).num_events == 0
+    np.save(tmp_path / "chosen.npy", np.arange(20))
+    assert predict_files(model, [path], tmp_path / "all.h5", **options).num_events == 20
+    with h5py.File(tmp_path / "all.h5") as every:
+        assert every["event_index"][:].tolist() == list(range(20))
+
+
+def test_chosen_events_are_those_of_one_file(model, make_event_file, tmp_path):
+    one, two = make_event_file("one.h5"), make_event_file("two.h5", seed=1)
+    np.save(tmp_path / "chosen.npy", np.array([12]))
+    options = {"start_ray": no_ray, "event_index": tmp_path / "chosen.npy"}
+    with pytest.raises(ConfigError, match="chooses events of one file, but 2 input files were giv"):
+        predict_files(model, [one, two], tmp_path / "out", **options)
+    with pytest.raises(DatasetError, match=r"chosen\.npy: names events 12 to 12, but the data has"):
+        predict_files(model, [one], tmp_path / "out.h5", **options)
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_several_files_and_folders_go_to_a_folder(model, make_event_file, tmp_path):
     one = make_event_file("one.h5", num_events=3, layout="vocalocator")
     make_event_file("more/two.h5", num_events=4, locations=None)
@@ -118,7 +150,7 @@ def test_events_that_are_not_numbers_are_counted(model, make_event_file, tmp_pat
     [
         ({"num_microphones": 3}, "has 3 microphones, but the model is for 4"),
         ({"sample_rate_hz": 250_000.0}, "is 250000, but the model is for 125000"),
-        ({"audio_options": {"chunks": True}}, "h5repack"),
+        ({"layout": "rir"}, "holds impulse responses"),
     ],
 )
 def test_a_recording_that_does_not_fit_stops_the_job_before_it_writes(

@@ -67,7 +67,7 @@ def test_batches_stay_within_memory(bundle, make_event_file, monkeypatch):
     events = open_events(make_event_file(lengths=[600] * 10))
     sizes: list[int] = []
 
-    def predict_batch(self: Bundle, audio_BTC: torch.Tensor, lengths_B: torch.Tensor):
+    def predict_batch(self: Bundle, audio_BTC: torch.Tensor, *_: torch.Tensor | None):
         sizes.append(audio_BTC.numel())
         return np.zeros((len(audio_BTC), 2, 3)), np.zeros((len(audio_BTC), 2, 3, 3))
 

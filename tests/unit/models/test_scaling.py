@@ -15,9 +15,22 @@ from gerbil_tune.config.schema import (
     LocationPerAxis,
 )
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.models.scaling import LocationScale, pcm_to_float, scale_audio, time_mask
+from gerbil_tune.models import scaling as scaling_module
+from gerbil_tune.models.scaling import (
+    LocationScale,
+    measure,
+    pcm_to_float,
+    time_mask,
+)
 
 LENGTHS = torch.tensor([50, 200, 7])
+
+
+def scale_audio(audio_BCT, lengths_B, scaling, statistics=None):
+    """``scaling.scale_audio`` with channels before samples, as everything after it has them."""
+    audio_BTC = audio_BCT.transpose(1, 2).contiguous()
+    scaled_BTC = scaling_module.scale_audio(audio_BTC, lengths_B, scaling, statistics)
+    return scaled_BTC.transpose(1, 2)
 
 
 def padded_noise(lengths_B=LENGTHS, num_samples=200, num_microphones=3):
@@ -66,6 +79,19 @@ def test_event_z_score_is_numpys_over_all_channels_of_the_event_alone():
         expected = (inside - inside.mean()) / inside.std()
         np.testing.assert_allclose(result_CT[:, :length], expected, rtol=1e-4, atol=1e-5)
         assert not result_CT[:, length:].any()
+
+
+@pytest.mark.parametrize("scaling", [EventZScore(), ChannelZScore()])
+def test_z_scores_of_a_crop_by_the_statistics_of_its_whole_event(scaling):
+    whole_BCT = padded_noise()
+    scaled = scale_audio(whole_BCT, LENGTHS, scaling)
+    crop_lengths = torch.tensor([20, 20, 7])
+    crop_BCT = whole_BCT[:, :, :20] * time_mask(crop_lengths, 20)
+    by_whole = scale_audio(
+        crop_BCT, crop_lengths, scaling, measure(whole_BCT.transpose(1, 2), LENGTHS)
+    )
+    expected = scaled[:, :, :20] * time_mask(crop_lengths, 20)
+    torch.testing.assert_close(by_whole, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_channel_z_score_is_numpys_over_each_channel():

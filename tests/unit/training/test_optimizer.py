@@ -103,6 +103,6 @@ def test_learning_rate_follows_the_schedule_over_the_whole_run(make_job, run_job
 
 def test_mixed_seeds_differ_and_fit_a_generator():
     numbers = list(itertools.product((0, 1, 2, 2**40), range(5), range(5), range(2)))
-    seeds = {mix_seed(s, epoch, rank, stream=stream) for s, epoch, rank, stream in numbers}
+    seeds = {mix_seed(s, epoch, rank, step) for s, epoch, rank, step in numbers}
     assert len(seeds) == len(numbers)
     assert all(0 <= seed < 2**63 for seed in seeds)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from gerbil_tune.config.augmentation import AugmentationConfig
 from gerbil_tune.data.events import open_events
 from gerbil_tune.models.localizer import Localizer
 from gerbil_tune.training.feature_bank import FeatureBank, features_are_constant
@@ -73,6 +74,10 @@ def test_features_in_memory_do_not_depend_on_what_was_asked_for_first(make_job):
         ({"augmentation": {"mirror_prob": 0.5, "polarity_prob": 0.5}}, BankedSteps),
         ({"augmentation": {"noise_prob": 0.1}}, StreamedSteps),
         ({"augmentation": {"mask_prob": 0.1}}, StreamedSteps),
+        ({"augmentation": {"low_frequency_prob": 0.1}}, StreamedSteps),
+        ({"augmentation": {"gain_prob": 0.1}}, StreamedSteps),
+        ({"augmentation": {"dropout_prob": 0.1}}, StreamedSteps),
+        ({"augmentation": {"shift_prob": 0.1}}, StreamedSteps),
         ({"data": {"crop_length": 700}}, StreamedSteps),
         ({"model": {"kind": "corrnet"}}, StreamedSteps),
     ],
@@ -86,6 +91,13 @@ def test_features_are_kept_where_they_never_change(make_job, sections, expected)
     )
 
 
+def test_no_augmentation_is_forgotten():
+    """One that is new changes correlations until someone has thought about it."""
+    known = {"mirror", "polarity", "noise", "mask", "low_frequency", "gain", "dropout", "shift"}
+    names = [name for name in AugmentationConfig.model_fields if name.endswith("_prob")]
+    assert {name.removesuffix("_prob") for name in names} == known
+
+
 def test_polarity_does_not_change_correlations(make_job):
     model = build(make_job())
     audio_BTC, lengths_B = torch.randn(2, 600, 4), torch.tensor([600, 600])
@@ -93,14 +105,53 @@ def test_polarity_does_not_change_correlations(make_job):
     torch.testing.assert_close(model.extract_features(-audio_BTC, lengths_B).gcc_BPL, before)
 
 
-@pytest.mark.parametrize("sections", [{}, CONSTANT], ids=["streamed", "memory"])
-def test_two_workers_share_the_steps_of_one(make_job, sections):
-    job = make_job(**{**sections, "augmentation": CONSTANT["augmentation"]})
-    kind = BankedSteps if sections else StreamedSteps
-    alone = [places for _, places in make_steps(kind, job).epoch(1)]
-    parts = [make_steps(kind, job, world_size=2, rank=rank).epoch(1) for rank in range(2)]
-    joined = [torch.cat([p for _, p in step]) for step in zip(*parts, strict=True)]
-    assert all(torch.equal(a, b) for a, b in zip(joined, alone, strict=True))
+def everything(kind):
+    """Sections with which a kind of steps does all that it can do."""
+    if kind is BankedSteps:
+        return {**CONSTANT, "augmentation": {"noise_prob": 0.0, "mirror_prob": 0.5}}
+    kinds = ("mirror", "polarity", "gain", "noise", "low_frequency", "mask", "dropout", "shift")
+    probabilities = {f"{name}_prob": 0.5 for name in kinds}
+    return {"augmentation": {**probabilities, "noise_exponent": [0.0, 2.0]}}
+
+
+by_kind = pytest.mark.parametrize("kind", [StreamedSteps, BankedSteps], ids=["streamed", "memory"])
+
+
+@by_kind
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_any_number_of_workers_shares_the_steps_of_one(make_job, kind, world_size):
+    """Order, crops and augmentation too: what an event becomes does not depend on its worker."""
+    job = make_job(**everything(kind))
+    alone = list(make_steps(kind, job).epoch(1))
+    parts = [
+        make_steps(kind, job, world_size=world_size, rank=rank).epoch(1)
+        for rank in range(world_size)
+    ]
+    steps = [list(step) for step in zip(*parts, strict=True)]
+    for step, (features, places) in zip(steps, alone, strict=True):
+        assert torch.equal(torch.cat([p for _, p in step]), places)
+        assert torch.equal(torch.cat([f.lengths_B for f, _ in step]), features.lengths_B)
+        gcc_BPL = torch.cat([f.gcc_BPL for f, _ in step])
+        torch.testing.assert_close(gcc_BPL, features.gcc_BPL, rtol=1e-3, atol=1e-3)
+
+
+@by_kind
+def test_an_epoch_may_begin_at_any_step(make_job, kind):
+    job = make_job(**everything(kind))
+    whole = list(make_steps(kind, job).epoch(2))
+    for start_step in range(len(whole) + 1):
+        rest = list(make_steps(kind, job).epoch(2, start_step))
+        for (found, places), (expected, wanted) in zip(rest, whole[start_step:], strict=True):
+            assert torch.equal(found.gcc_BPL, expected.gcc_BPL)
+            assert torch.equal(found.lengths_B, expected.lengths_B)
+            assert torch.equal(places, wanted)
+
+
+@by_kind
+def test_epochs_differ(make_job, kind):
+    steps = make_steps(kind, make_job(**everything(kind)))
+    first, second = ([places for _, places in steps.epoch(epoch)] for epoch in (0, 1))
+    assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["gcc-net", "simplenet"])

@@ -20,7 +20,6 @@ import gerbil_tune
 from gerbil_tune.cli.simulate import simulate as simulate_command
 from gerbil_tune.data.simulate import PRESETS, make_spec, simulate
 from gerbil_tune.data.simulate.plan import event_generator, plan_event
-from gerbil_tune.data.simulate.progress import event_progress
 from gerbil_tune.data.simulate.render import render_event
 from gerbil_tune.data.simulate.wavs import find_wavs, read_wav
 from gerbil_tune.errors import ConfigError
@@ -278,20 +277,6 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
         )
     timer.join()
     assert not list(tmp_path.iterdir())
-
-
-def test_progress_is_a_line_a_tenth_where_there_is_no_terminal(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with event_progress(200, show=True) as advance:
-        for _ in range(100):
-            advance(2)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 10
-    assert lines[4].startswith("simulated 100 of 200 events")
-    with event_progress(200, show=False) as advance:
-        advance(200)
-    assert not capsys.readouterr().err
 
 
 def command() -> typer.Typer:

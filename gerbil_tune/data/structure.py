@@ -1,0 +1,391 @@
+"""What an HDF5 file of events holds besides the audio itself, read and checked.
+
+    gerbilizer    vocalizations (total, C)   len_idx (n+1,)          locations (n, 2)
+    vocalocator   audio (total, C)           length_idx (n+1,)       locations (n, D) or (n, K, D)
+    fixed         vocalizations (n, C, T)    no index                locations likewise
+    rir           rir (total, C)             rir_length_idx (n+1,)   impulse responses in place of audio
+
+Event i is the samples [index[i], index[i+1]). Optional in all: ``node_names`` (K,) of the keypoints,
+``group_ids`` or ``session_ids`` (n,) of integers, ``onsets_s`` (n,), ``event_ids`` (n,), and attributes of
+the file: sample_rate_hz, arena_mm, microphones_mm, units (of the locations), origin.
+
+Legend: n events, C microphones, T samples, K keypoints, D axes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from gerbil_tune.data import attributes
+from gerbil_tune.errors import DatasetError
+
+Layout = Literal["gerbilizer", "vocalocator", "fixed", "rir"]
+LAYOUTS: dict[Layout, tuple[str, str]] = {
+    "gerbilizer": ("vocalizations", "len_idx"),
+    "vocalocator": ("audio", "length_idx"),
+    "rir": ("rir", "rir_length_idx"),
+}
+GROUP_DATASETS = ("group_ids", "session_ids")
+STATISTICS_DATASETS = ("event_mean", "event_sd")
+CHECKSUM_ATTRIBUTE = "content_blake2b"
+DEFAULT_KEYPOINT = "nose"
+CONTIGUOUS = "contiguous"
+_FILTERS = {
+    h5py.h5z.FILTER_DEFLATE: "gzip",
+    h5py.h5z.FILTER_SZIP: "szip",
+    h5py.h5z.FILTER_LZF: "lzf",
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32015: "zstd",
+    32026: "blosc2",
+}
+_ORDINARY_FILTERS = (
+    h5py.h5z.FILTER_SHUFFLE,
+    h5py.h5z.FILTER_FLETCHER32,
+    h5py.h5z.FILTER_NBIT,
+    h5py.h5z.FILTER_SCALEOFFSET,
+)
+_MOST_MICROPHONES = 512
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Structure:
+    """One file of events, described.
+
+    Attributes:
+        path: Absolute path.
+        layout: Whose dataset names the file has.
+        storage: How its audio is stored: ``contiguous`` can be mapped as it is; ``chunked``, ``gzip``,
+            ``lzf``, ``blosc``, ..., and ``(n, C, T)`` of the fixed layout cannot.
+        num_microphones: C.
+        dtype: Of the audio in the file, byte order included.
+        total_samples: Samples of all audio.
+        starts: int64 (n+1,); event i is the samples [starts[i], starts[i+1]).
+        locations_mm: float32 (n, K, D) from the arena centre, or None.
+        keypoints: Names of the K keypoints; empty where neither locations nor names are in the file.
+        sample_rate_hz: Samples a second, None where the file does not say.
+        arena_mm: Full widths of the arena, None where the file does not say.
+        microphones_mm: (x, y, z) of each microphone, None where the file does not say.
+        groups: int64 (n,), events of one number belong together; None where the file does not say.
+        onsets_s: float64 (n,), when each event began in its session; None where the file does not say.
+        event_ids: int64 (n,), the lab's numbers of the events; None where the file does not say.
+        mean_NC: float32 (n, C), mean of each event and channel; None where the file does not say.
+        sd_NC: float32 (n, C), standard deviation likewise.
+        states_units: Whether the file says in which unit its locations are.
+        stated_checksum: Checksum that the file states of its content, or None.
+    """
+
+    path: Path
+    layout: Layout
+    storage: str = CONTIGUOUS
+    num_microphones: int
+    dtype: np.dtype[Any]
+    total_samples: int
+    starts: npt.NDArray[np.int64]
+    locations_mm: npt.NDArray[np.float32] | None = None
+    keypoints: tuple[str, ...] = ()
+    sample_rate_hz: float | None = None
+    arena_mm: tuple[float, ...] | None = None
+    microphones_mm: tuple[tuple[float, float, float], ...] | None = None
+    groups: npt.NDArray[np.int64] | None = None
+    onsets_s: npt.NDArray[np.float64] | None = None
+    event_ids: npt.NDArray[np.int64] | None = None
+    mean_NC: npt.NDArray[np.float32] | None = None
+    sd_NC: npt.NDArray[np.float32] | None = None
+    states_units: bool = False
+    stated_checksum: str | None = None
+
+    @property
+    def num_events(self) -> int:
+        """Events in the file."""
+        return len(self.starts) - 1
+
+    @property
+    def is_impulse_response(self) -> bool:
+        """Whether the events are impulse responses, to be convolved with sounds."""
+        return self.layout == "rir"
+
+
+def read_structure(path: Path, source: h5py.File) -> Structure:
+    """Read and check everything but the audio.
+
+    Raises:
+        DatasetError: If a dataset is missing or has a wrong shape, type or content.
+    """
+    layout, audio_name = _find_layout(path, source)
+    audio = source[audio_name]
+    if layout == "fixed":
+        num_microphones = audio.shape[1]
+        starts = np.arange(len(audio) + 1, dtype=np.int64) * audio.shape[2]
+        storage = "(n, C, T)"
+    else:
+        num_microphones = audio.shape[1]
+        starts = _read_starts(path, source, LAYOUTS[layout][1], audio.shape[0])
+        storage = _find_storage(path, audio_name, audio)
+    num_events = len(starts) - 1
+    site = attributes.read_site(path, source, num_microphones=num_microphones)
+    locations = _read_locations(path, source, num_events, site.mm_per_unit)
+    mean, sd = (
+        _read_statistics(path, source, name, (num_events, num_microphones))
+        for name in STATISTICS_DATASETS
+    )
+    checksum = source.attrs.get(CHECKSUM_ATTRIBUTE)
+    return Structure(
+        path=path,
+        layout=layout,
+        storage=storage,
+        num_microphones=num_microphones,
+        dtype=audio.dtype,
+        total_samples=audio.shape[0] * (audio.shape[2] if layout == "fixed" else 1),
+        starts=starts,
+        locations_mm=locations,
+        keypoints=_read_keypoints(path, source, locations),
+        sample_rate_hz=site.sample_rate_hz,
+        arena_mm=site.arena_mm,
+        microphones_mm=site.microphones_mm,
+        groups=_read_groups(path, source, num_events),
+        onsets_s=_read_column(path, source, "onsets_s", num_events, "iuf", np.float64),
+        event_ids=_read_column(path, source, "event_ids", num_events, "iu", np.int64),
+        mean_NC=mean if sd is not None else None,
+        sd_NC=sd if mean is not None else None,
+        states_units=site.states_units,
+        stated_checksum=checksum if isinstance(checksum, str) else None,
+    )
+
+
+def audio_dataset(source: h5py.File, layout: Layout) -> h5py.Dataset:
+    """The dataset of the audio of an open file whose layout is known."""
+    if layout == "fixed":
+        return next(source[name] for name in ("vocalizations", "audio") if name in source)
+    return source[LAYOUTS[layout][0]]
+
+
+def _find_layout(path: Path, source: h5py.File) -> tuple[Layout, str]:
+    """Return the layout and the name of the dataset of the audio, which is checked."""
+    found = [layout for layout, (audio, _) in LAYOUTS.items() if audio in source]
+    ordinary = [LAYOUTS[layout] for layout in LAYOUTS if layout != "rir"]
+    both = " or ".join(f"{audio!r} with {index!r}" for audio, index in ordinary)
+    if len(found) > 1:
+        names = " and ".join(repr(LAYOUTS[layout][0]) for layout in found)
+        raise DatasetError(
+            f"{path}: has the audio of several layouts ({names}), but must have one: {both}; delete the "
+            "other, or keep it in a file of its own"
+        )
+    if not found:
+        names = ", ".join(sorted(source)) or "none"
+        raise DatasetError(f"{path}: needs the datasets {both}, but has: {names}")
+    audio_name, index_name = LAYOUTS[found[0]]
+    audio = source[audio_name]
+    if not isinstance(audio, h5py.Dataset):
+        raise DatasetError(
+            f"{path}: {audio_name!r} is a group, but must be a dataset (samples, microphones)"
+        )
+    _check_audio(path, audio_name, audio, has_index=index_name in source)
+    return ("fixed" if audio.ndim == 3 else found[0]), audio_name
+
+
+def _check_audio(path: Path, name: str, audio: h5py.Dataset, *, has_index: bool) -> None:
+    """Raise unless this has a shape and type that audio can have, and is not empty."""
+    if audio.ndim == 3:
+        _check_fixed(path, name, audio, has_index=has_index)
+    elif audio.ndim != 2:
+        raise DatasetError(
+            f"{path}: dataset {name!r} has shape {audio.shape}, but must be (samples, microphones); "
+            "one column a microphone"
+        )
+    elif audio.shape[1] > _MOST_MICROPHONES and audio.shape[1] > audio.shape[0]:
+        raise DatasetError(
+            f"{path}: dataset {name!r} has shape {audio.shape}, which would be {audio.shape[1]} "
+            "microphones; it must be (samples, microphones): transpose it"
+        )
+    if audio.size == 0 or audio.shape is None:
+        raise DatasetError(
+            f"{path}: dataset {name!r} has shape {audio.shape}: there is no audio in it"
+        )
+    if audio.dtype.kind not in "if":
+        raise DatasetError(
+            f"{path}: dataset {name!r} has type {audio.dtype}, but must be of signed integers or floats"
+        )
+
+
+def _check_fixed(path: Path, name: str, audio: h5py.Dataset, *, has_index: bool) -> None:
+    """Raise unless a 3-D dataset can be (events, microphones, samples)."""
+    if has_index:
+        raise DatasetError(
+            f"{path}: dataset {name!r} has shape {audio.shape} and an index beside it; with an index it "
+            "must be (samples, microphones), without one (events, microphones, samples)"
+        )
+    _, channels, samples = audio.shape
+    if channels > min(samples, _MOST_MICROPHONES):
+        raise DatasetError(
+            f"{path}: dataset {name!r} has shape {audio.shape}, but must be (events, microphones, samples) "
+            f"where there is no index, and {channels} microphones of {samples} samples are not plausible; "
+            "swap the last two axes"
+        )
+
+
+def _find_storage(path: Path, name: str, audio: h5py.Dataset) -> str:
+    """Say how 2-D audio lies in the file, or raise where it does not lie in it."""
+    if audio.external or audio.is_virtual:
+        raise DatasetError(
+            f"{path}: dataset {name!r} lies in other files; put it into this one: "
+            f"h5repack -l CONTI -f NONE {path.name} whole_{path.name}"
+        )
+    if audio.chunks is not None:
+        return _find_filter(path, name, audio)
+    offset = audio.id.get_offset()
+    if audio.id.get_create_plist().get_layout() == h5py.h5d.COMPACT:
+        return "compact"
+    if offset is None:
+        raise DatasetError(f"{path}: dataset {name!r} was never written; record or copy it again")
+    if offset + audio.size * audio.dtype.itemsize > path.stat().st_size:
+        raise DatasetError(f"{path}: is shorter than dataset {name!r} says; copy it again")
+    return CONTIGUOUS
+
+
+def _find_filter(path: Path, name: str, audio: h5py.Dataset) -> str:
+    """Name the compression of a chunked dataset, and make sure that it can be undone."""
+    properties = audio.id.get_create_plist()
+    storage = "chunked"
+    for number in range(properties.get_nfilters()):
+        code = properties.get_filter(number)[0]
+        if code in _ORDINARY_FILTERS:
+            continue
+        storage = _FILTERS.get(code, f"filter {code}")
+        if not h5py.h5z.filter_avail(code):
+            import hdf5plugin  # noqa: F401  (registers the filters that HDF5 does not bring)
+        if not h5py.h5z.filter_avail(code):
+            raise DatasetError(
+                f"{path}: dataset {name!r} is compressed with HDF5 filter {code}, which is not known here; "
+                f"write it without: h5repack -f NONE {path.name} plain_{path.name}"
+            )
+    return storage
+
+
+def _read_starts(
+    path: Path, source: h5py.File, name: str, total_samples: int
+) -> npt.NDArray[np.int64]:
+    """Read the index, int64 (n+1,)."""
+    if name not in source:
+        raise DatasetError(
+            f"{path}: dataset {name!r} is missing; it must hold the first sample of each event and, "
+            "last, the end of the last event"
+        )
+    stored = source[name]
+    if not isinstance(stored, h5py.Dataset) or stored.ndim != 1 or stored.dtype.kind not in "iu":
+        raise DatasetError(f"{path}: {name!r} must be a 1-D dataset of integers")
+    if len(stored) < 2:
+        raise DatasetError(
+            f"{path}: dataset {name!r} has {len(stored)} entries, but must have one more than there "
+            "are events: there is no event in the file"
+        )
+    starts = stored[:].astype(np.int64)
+    falls = np.flatnonzero(np.diff(starts) < 0)
+    if len(falls):
+        i = int(falls[0])
+        raise DatasetError(
+            f"{path}: dataset {name!r} must not descend, but goes from {starts[i]} to "
+            f"{starts[i + 1]} at entry {i + 1}"
+        )
+    if starts[0] < 0 or starts[-1] > total_samples:
+        raise DatasetError(
+            f"{path}: dataset {name!r} goes from {starts[0]} to {starts[-1]}, but must stay within the "
+            f"{total_samples} samples of the audio"
+        )
+    return np.asarray(starts)
+
+
+def _read_locations(
+    path: Path, source: h5py.File, num_events: int, mm_per_unit: float
+) -> npt.NDArray[np.float32] | None:
+    """Read the locations as (n, K, D) in mm, or None if there are none."""
+    if "locations" not in source:
+        return None
+    stored = source["locations"]
+    if not isinstance(stored, h5py.Dataset) or stored.dtype.kind not in "iuf":
+        raise DatasetError(f"{path}: 'locations' must be a dataset of numbers")
+    if stored.ndim == 4:
+        raise DatasetError(
+            f"{path}: dataset 'locations' has shape {stored.shape}, but must be (events, keypoints, axes); "
+            "take the mean over the video frames of a call, or choose one animal"
+        )
+    if stored.ndim not in (2, 3) or stored.shape[-1] not in (2, 3) or 0 in stored.shape[1:]:
+        raise DatasetError(
+            f"{path}: dataset 'locations' has shape {stored.shape}, but must be (events, axes) or "
+            "(events, keypoints, axes) with 2 or 3 axes"
+        )
+    if len(stored) != num_events:
+        raise DatasetError(
+            f"{path}: dataset 'locations' has {len(stored)} entries, but the index has {num_events} "
+            "events; the index must have one entry more than the locations"
+        )
+    in_mm = stored[:].astype(np.float64) * mm_per_unit
+    return np.asarray(in_mm.reshape(num_events, -1, stored.shape[-1]), dtype=np.float32)
+
+
+def _read_keypoints(
+    path: Path, source: h5py.File, locations: npt.NDArray[Any] | None
+) -> tuple[str, ...]:
+    """Names of the keypoints: ``node_names``, or made up where the file has none."""
+    if "node_names" in source:
+        stored = np.atleast_1d(np.asarray(source["node_names"][()]))
+        names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in stored)
+        if len(set(names)) != len(names):
+            raise DatasetError(f"{path}: dataset 'node_names' names a keypoint twice: {names}")
+        if locations is not None and len(names) != locations.shape[1]:
+            raise DatasetError(
+                f"{path}: dataset 'node_names' has {len(names)} names, but 'locations' has "
+                f"{locations.shape[1]} keypoints"
+            )
+        return names
+    if locations is None:
+        return ()
+    if locations.shape[1] == 1:
+        return (DEFAULT_KEYPOINT,)
+    return tuple(f"keypoint_{k}" for k in range(locations.shape[1]))
+
+
+def _read_groups(path: Path, source: h5py.File, num_events: int) -> npt.NDArray[np.int64] | None:
+    for name in GROUP_DATASETS:
+        groups = _read_column(path, source, name, num_events, "iu", np.int64)
+        if groups is not None:
+            return groups
+    return None
+
+
+def _read_column(
+    path: Path, source: h5py.File, name: str, num_events: int, kinds: str, dtype: type
+) -> npt.NDArray[Any] | None:
+    """Read a dataset of one number an event, or None where there is none."""
+    if name not in source:
+        return None
+    stored = source[name]
+    if (
+        not isinstance(stored, h5py.Dataset)
+        or stored.shape != (num_events,)
+        or stored.dtype.kind not in kinds
+    ):
+        what = "number" if "f" in kinds else "integer"
+        raise DatasetError(
+            f"{path}: {name!r} must be a dataset of one {what} an event, of shape ({num_events},)"
+        )
+    return np.asarray(stored[:].astype(dtype))
+
+
+def _read_statistics(
+    path: Path, source: h5py.File, name: str, shape: tuple[int, int]
+) -> npt.NDArray[np.float32] | None:
+    if name not in source:
+        return None
+    stored = source[name]
+    if not isinstance(stored, h5py.Dataset) or stored.shape != shape or stored.dtype.kind != "f":
+        raise DatasetError(
+            f"{path}: {name!r} must be a dataset of floats of shape (events, microphones) = {shape}; "
+            "delete it to have it computed anew"
+        )
+    return np.asarray(stored[:].astype(np.float32))
