@@ -44,14 +44,16 @@ def open_training_data(
     """
     from gerbil_tune.data.checks import cheap_checks, raise_on_errors
     from gerbil_tune.data.events import recording_setup
-    from gerbil_tune.data.sources import open_sounds
     from gerbil_tune.data.splits import load_splits
 
     data = paths[0] if len(paths) == 1 else paths
     splits = load_splits(data, config, split_dir, split=split, events=events)
     typer.echo(f"split: {splits.origin}")
     setup = recording_setup(splits.train, config)
-    open_sounds(splits.train, config, setup.sample_rate_hz)  # refuses what cannot be
+    if splits.train.is_impulse_response:
+        from gerbil_tune.data.sources import open_sounds
+
+        open_sounds(splits.train, config, setup.sample_rate_hz)  # refuses what cannot be
     for part in (splits.train, splits.validation, splits.test):
         if part is None:
             continue

@@ -83,7 +83,7 @@ def _read_text(path: Path, source: h5py.File, name: str) -> str | None:
         return None
     value = source.attrs[name]
     if isinstance(value, bytes):
-        return value.decode()
+        value = value.decode(errors="replace")
     if not isinstance(value, str):
         raise _wrong(path, name, repr(value), "text")
     return value
@@ -96,5 +96,6 @@ def _read_numbers(
         return None
     value = np.asarray(source.attrs[name])
     if value.dtype.kind not in "iuf" or not np.all(np.isfinite(value)):
-        raise _wrong(path, name, repr(source.attrs[name]), expected)
+        received = " ".join(repr(source.attrs[name]).split())  # NumPy breaks lines
+        raise _wrong(path, name, received, expected)
     return value.astype(np.float64)

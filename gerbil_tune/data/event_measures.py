@@ -66,11 +66,12 @@ def measure_audio(
         quiet_part: Quantile of the frame powers that is the noise.
         advance: Told how many more events are done.
     """
-    num_events, num_microphones = len(events), events.num_microphones
+    num_events = len(events)
+    level_NC, clipped_NC = np.full((2, num_events, events.num_microphones), np.nan)
     measures = AudioMeasures(
         np.ones(num_events, dtype=np.bool_),
-        np.full((num_events, num_microphones), np.nan),
-        np.full((num_events, num_microphones), np.nan),
+        level_NC,
+        clipped_NC,
         np.full(num_events, np.nan),
         [b""] * num_events,
     )

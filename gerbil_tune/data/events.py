@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gerbil_tune.config.schema import DataConfig
+from gerbil_tune.data.columns import DEFAULT_KEYPOINT
 from gerbil_tune.data.formats import EventFile, open_event_file
 from gerbil_tune.data.manifest import read_manifest
-from gerbil_tune.data.structure import DEFAULT_KEYPOINT
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.geometry import RecordingSetup
 
@@ -184,19 +184,29 @@ def list_event_files(path: Path) -> list[Path]:
         DatasetError: If the path does not exist, the folder has no such file, or a shard is missing.
     """
     path = Path(path).expanduser().absolute()
-    if not path.is_dir():
-        return [path]
-    manifest = read_manifest(path)
-    if manifest is not None:
-        return manifest.paths
-    found = sorted(
-        entry
-        for entry in path.iterdir()
-        if entry.suffix in FILE_SUFFIXES and entry.is_file() and not entry.name.startswith(".")
-    )
+    try:
+        if not path.is_dir():
+            return [path]
+        manifest = read_manifest(path)
+        if manifest is not None:
+            return manifest.paths
+        found = sorted(entry for entry in path.iterdir() if _is_event_file(entry))
+    except OSError as error:
+        raise DatasetError(f"{path}: the folder cannot be listed ({error.strerror})") from None
     if not found:
         raise DatasetError(f"{path}: the folder has no file ending in {' or '.join(FILE_SUFFIXES)}")
     return found
+
+
+def _real_path(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):  # a circle of links: opening it will tell
+        return path
+
+
+def _is_event_file(path: Path) -> bool:
+    return path.suffix in FILE_SUFFIXES and path.is_file() and not path.name.startswith(".")
 
 
 def open_events(paths: Path | Sequence[Path]) -> EventSet:
@@ -211,9 +221,10 @@ def open_events(paths: Path | Sequence[Path]) -> EventSet:
         raise DatasetError("no file of events was given; name a file or a folder of .h5 files")
     seen: set[Path] = set()
     for path in found:
-        if path.resolve() in seen:
+        place = _real_path(path)
+        if place in seen:
             raise DatasetError(f"{path}: is given twice; its events would count twice")
-        seen.add(path.resolve())
+        seen.add(place)
     return EventSet([open_event_file(path) for path in found])
 
 

@@ -204,7 +204,7 @@ def snr(facts: EventFacts, config: SnrFilter) -> FilterOutcome:
     note = None
     unmeasured = int((facts.audio.is_finite_N & np.isnan(snr_N_db)).sum())
     if unmeasured:
-        note = f"not measured in {unmeasured} events that are silent or have under 4 frames"
+        note = f"not measured: {unmeasured:,} that are silent or have under 4 frames"
     return FilterOutcome("snr", is_hit_N, snr_N_db, "dB", config.min_db, True, details, note=note)
 
 

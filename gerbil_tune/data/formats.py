@@ -201,3 +201,5 @@ def _check_readable(path: Path) -> None:
         raise DatasetError(
             f"{path}: may not be read by you; ask its owner for read permission (chmod a+r)"
         ) from None
+    except OSError as error:  # a circle of links, a name that is too long, a disk that fails
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None

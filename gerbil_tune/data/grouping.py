@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from gerbil_tune.data.columns import GROUP_DATASETS
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.data.formats import EventFile
 from gerbil_tune.data.index_files import Indices
 from gerbil_tune.data.manifest import MANIFEST
-from gerbil_tune.data.structure import GROUP_DATASETS
 from gerbil_tune.errors import ConfigError, DatasetError
 
 AUTO, BY_FILE, BY_GAP, UNGROUPED = "auto", "file", "gap", "none"

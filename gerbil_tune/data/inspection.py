@@ -184,7 +184,8 @@ def _list_files(path: Path, sources: _Sources) -> None:
     named = find_split_files(path) if path.is_dir() else {}
     if PART_NAMES[0] in named:
         # In the order in which places count through the files of a folder.
-        sources.paths += sorted(named.items(), key=lambda item: item[1].name)
+        for name, part in sorted(named.items(), key=lambda item: item[1].name):
+            sources.paths += [(name, file) for file in list_event_files(part)]
         return
     sources.paths += [(None, file) for file in list_event_files(path)]
     if path.is_dir() and sources.index_folder is None:

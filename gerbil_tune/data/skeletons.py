@@ -89,15 +89,8 @@ def judge_skeletons(
     lengths_NP = pair_lengths_mm(locations_NKD, pairs)
     chosen = _choose_pairs(lengths_NP[is_good_N], pairs)
     pairs, lengths_NP = tuple(pairs[p] for p in chosen), lengths_NP[:, chosen]
-    error_mm = config.tracking_error_mm
-    is_log = config.transform == "log" or (
-        config.transform == "auto" and _log_is_less_skewed(lengths_NP[is_good_N], error_mm)
-    )
-    values_NP = np.log(np.maximum(lengths_NP, error_mm)) if is_log else lengths_NP
-    middle_P = np.median(lengths_NP[is_good_N], axis=0)
-    error_P = (
-        error_mm / np.maximum(middle_P, error_mm) if is_log else np.full_like(middle_P, error_mm)
-    )
+    is_log = _chooses_log(lengths_NP[is_good_N], config)
+    values_NP, error_P = _scale(lengths_NP, is_good_N, config.tracking_error_mm, is_log)
     # The error that a tracker would have made is added where the usual is learned: lengths of a rigid
     # skeleton have no covariance to invert, and more than 2K - 3 lengths in the plane depend on each other.
     learn_NP = _choose_rows(values_NP[is_good_N], seed)
@@ -139,16 +132,28 @@ def _choose_pairs(lengths_NP: FloatArray, pairs: Pairs) -> list[int]:
     return sorted(chosen)
 
 
-def _log_is_less_skewed(lengths_NP: FloatArray, error_mm: float) -> bool:
-    """Compare the octile skewness of lengths and of their logarithms, which outliers do not reach."""
+def _chooses_log(lengths_NP: FloatArray, config: SkeletonFilter) -> bool:
+    """Whether logarithms are taken: octile skewness decides, which outliers do not reach."""
+    if config.transform != "auto":
+        return config.transform == "log"
 
     def skewness(values_NP: FloatArray) -> float:
         low_P, middle_P, high_P = np.quantile(values_NP, (0.125, 0.5, 0.875), axis=0)
         width_P = np.maximum(high_P - low_P, 1e-12)
         return float(np.abs((high_P - middle_P) - (middle_P - low_P)) @ (1 / width_P))
 
-    logarithms_NP = np.log(np.maximum(lengths_NP, error_mm))
+    logarithms_NP = np.log(np.maximum(lengths_NP, config.tracking_error_mm))
     return skewness(logarithms_NP) < skewness(lengths_NP)
+
+
+def _scale(
+    lengths_NP: FloatArray, is_good_N: npt.NDArray[np.bool_], error_mm: float, is_log: bool
+) -> tuple[FloatArray, FloatArray]:
+    """Lengths or their logarithms (N, P), and the tracking error on that scale (P,)."""
+    if not is_log:
+        return lengths_NP, np.full(lengths_NP.shape[1], error_mm)
+    middle_P = np.median(lengths_NP[is_good_N], axis=0)
+    return np.log(np.maximum(lengths_NP, error_mm)), error_mm / np.maximum(middle_P, error_mm)
 
 
 def _choose_rows(values_NP: FloatArray, seed: int) -> FloatArray:

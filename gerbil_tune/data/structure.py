@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from gerbil_tune.data import attributes
+from gerbil_tune.data import attributes, columns
 from gerbil_tune.errors import DatasetError
 
 Layout = Literal["gerbilizer", "vocalocator", "fixed", "rir"]
@@ -29,10 +29,8 @@ LAYOUTS: dict[Layout, tuple[str, str]] = {
     "vocalocator": ("audio", "length_idx"),
     "rir": ("rir", "rir_length_idx"),
 }
-GROUP_DATASETS = ("group_ids", "session_ids")
 STATISTICS_DATASETS = ("event_mean", "event_sd")
 CHECKSUM_ATTRIBUTE = "content_blake2b"
-DEFAULT_KEYPOINT = "nose"
 CONTIGUOUS = "contiguous"
 _FILTERS = {
     h5py.h5z.FILTER_DEFLATE: "gzip",
@@ -125,13 +123,19 @@ def read_structure(path: Path, source: h5py.File) -> Structure:
         storage = "(n, C, T)"
     else:
         num_microphones = audio.shape[1]
-        starts = _read_starts(path, source, LAYOUTS[layout][1], audio.shape[0])
+        starts = columns.read_starts(
+            path,
+            source,
+            LAYOUTS[layout][1],
+            total_samples=audio.shape[0],
+            num_microphones=num_microphones,
+        )
         storage = _find_storage(path, audio_name, audio)
     num_events = len(starts) - 1
     site = attributes.read_site(path, source, num_microphones=num_microphones)
-    locations = _read_locations(path, source, num_events, site.mm_per_unit)
+    locations = columns.read_locations(path, source, num_events, site.mm_per_unit)
     mean, sd = (
-        _read_statistics(path, source, name, (num_events, num_microphones))
+        columns.read_statistics(path, source, name, (num_events, num_microphones))
         for name in STATISTICS_DATASETS
     )
     checksum = source.attrs.get(CHECKSUM_ATTRIBUTE)
@@ -144,13 +148,13 @@ def read_structure(path: Path, source: h5py.File) -> Structure:
         total_samples=audio.shape[0] * (audio.shape[2] if layout == "fixed" else 1),
         starts=starts,
         locations_mm=locations,
-        keypoints=_read_keypoints(path, source, locations),
+        keypoints=columns.read_keypoints(path, source, locations),
         sample_rate_hz=site.sample_rate_hz,
         arena_mm=site.arena_mm,
         microphones_mm=site.microphones_mm,
-        groups=_read_groups(path, source, num_events),
-        onsets_s=_read_column(path, source, "onsets_s", num_events, "iuf", np.float64),
-        event_ids=_read_column(path, source, "event_ids", num_events, "iu", np.int64),
+        groups=columns.read_groups(path, source, num_events),
+        onsets_s=columns.read_column(path, source, "onsets_s", num_events, "iuf", np.float64),
+        event_ids=columns.read_column(path, source, "event_ids", num_events, "iu", np.int64),
         mean_NC=mean if sd is not None else None,
         sd_NC=sd if mean is not None else None,
         states_units=site.states_units,
@@ -207,9 +211,10 @@ def _check_audio(path: Path, name: str, audio: h5py.Dataset, *, has_index: bool)
         raise DatasetError(
             f"{path}: dataset {name!r} has shape {audio.shape}: there is no audio in it"
         )
-    if audio.dtype.kind not in "if":
+    if audio.dtype.kind not in "if" or audio.dtype.itemsize > 8:
         raise DatasetError(
-            f"{path}: dataset {name!r} has type {audio.dtype}, but must be of signed integers or floats"
+            f"{path}: dataset {name!r} has type {audio.dtype}, but must be of signed integers or floats of "
+            "64 bits or less"
         )
 
 
@@ -265,127 +270,3 @@ def _find_filter(path: Path, name: str, audio: h5py.Dataset) -> str:
                 f"write it without: h5repack -f NONE {path.name} plain_{path.name}"
             )
     return storage
-
-
-def _read_starts(
-    path: Path, source: h5py.File, name: str, total_samples: int
-) -> npt.NDArray[np.int64]:
-    """Read the index, int64 (n+1,)."""
-    if name not in source:
-        raise DatasetError(
-            f"{path}: dataset {name!r} is missing; it must hold the first sample of each event and, "
-            "last, the end of the last event"
-        )
-    stored = source[name]
-    if not isinstance(stored, h5py.Dataset) or stored.ndim != 1 or stored.dtype.kind not in "iu":
-        raise DatasetError(f"{path}: {name!r} must be a 1-D dataset of integers")
-    if len(stored) < 2:
-        raise DatasetError(
-            f"{path}: dataset {name!r} has {len(stored)} entries, but must have one more than there "
-            "are events: there is no event in the file"
-        )
-    starts = stored[:].astype(np.int64)
-    falls = np.flatnonzero(np.diff(starts) < 0)
-    if len(falls):
-        i = int(falls[0])
-        raise DatasetError(
-            f"{path}: dataset {name!r} must not descend, but goes from {starts[i]} to "
-            f"{starts[i + 1]} at entry {i + 1}"
-        )
-    if starts[0] < 0 or starts[-1] > total_samples:
-        raise DatasetError(
-            f"{path}: dataset {name!r} goes from {starts[0]} to {starts[-1]}, but must stay within the "
-            f"{total_samples} samples of the audio"
-        )
-    return np.asarray(starts)
-
-
-def _read_locations(
-    path: Path, source: h5py.File, num_events: int, mm_per_unit: float
-) -> npt.NDArray[np.float32] | None:
-    """Read the locations as (n, K, D) in mm, or None if there are none."""
-    if "locations" not in source:
-        return None
-    stored = source["locations"]
-    if not isinstance(stored, h5py.Dataset) or stored.dtype.kind not in "iuf":
-        raise DatasetError(f"{path}: 'locations' must be a dataset of numbers")
-    if stored.ndim == 4:
-        raise DatasetError(
-            f"{path}: dataset 'locations' has shape {stored.shape}, but must be (events, keypoints, axes); "
-            "take the mean over the video frames of a call, or choose one animal"
-        )
-    if stored.ndim not in (2, 3) or stored.shape[-1] not in (2, 3) or 0 in stored.shape[1:]:
-        raise DatasetError(
-            f"{path}: dataset 'locations' has shape {stored.shape}, but must be (events, axes) or "
-            "(events, keypoints, axes) with 2 or 3 axes"
-        )
-    if len(stored) != num_events:
-        raise DatasetError(
-            f"{path}: dataset 'locations' has {len(stored)} entries, but the index has {num_events} "
-            "events; the index must have one entry more than the locations"
-        )
-    in_mm = stored[:].astype(np.float64) * mm_per_unit
-    return np.asarray(in_mm.reshape(num_events, -1, stored.shape[-1]), dtype=np.float32)
-
-
-def _read_keypoints(
-    path: Path, source: h5py.File, locations: npt.NDArray[Any] | None
-) -> tuple[str, ...]:
-    """Names of the keypoints: ``node_names``, or made up where the file has none."""
-    if "node_names" in source:
-        stored = np.atleast_1d(np.asarray(source["node_names"][()]))
-        names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in stored)
-        if len(set(names)) != len(names):
-            raise DatasetError(f"{path}: dataset 'node_names' names a keypoint twice: {names}")
-        if locations is not None and len(names) != locations.shape[1]:
-            raise DatasetError(
-                f"{path}: dataset 'node_names' has {len(names)} names, but 'locations' has "
-                f"{locations.shape[1]} keypoints"
-            )
-        return names
-    if locations is None:
-        return ()
-    if locations.shape[1] == 1:
-        return (DEFAULT_KEYPOINT,)
-    return tuple(f"keypoint_{k}" for k in range(locations.shape[1]))
-
-
-def _read_groups(path: Path, source: h5py.File, num_events: int) -> npt.NDArray[np.int64] | None:
-    for name in GROUP_DATASETS:
-        groups = _read_column(path, source, name, num_events, "iu", np.int64)
-        if groups is not None:
-            return groups
-    return None
-
-
-def _read_column(
-    path: Path, source: h5py.File, name: str, num_events: int, kinds: str, dtype: type
-) -> npt.NDArray[Any] | None:
-    """Read a dataset of one number an event, or None where there is none."""
-    if name not in source:
-        return None
-    stored = source[name]
-    if (
-        not isinstance(stored, h5py.Dataset)
-        or stored.shape != (num_events,)
-        or stored.dtype.kind not in kinds
-    ):
-        what = "number" if "f" in kinds else "integer"
-        raise DatasetError(
-            f"{path}: {name!r} must be a dataset of one {what} an event, of shape ({num_events},)"
-        )
-    return np.asarray(stored[:].astype(dtype))
-
-
-def _read_statistics(
-    path: Path, source: h5py.File, name: str, shape: tuple[int, int]
-) -> npt.NDArray[np.float32] | None:
-    if name not in source:
-        return None
-    stored = source[name]
-    if not isinstance(stored, h5py.Dataset) or stored.shape != shape or stored.dtype.kind != "f":
-        raise DatasetError(
-            f"{path}: {name!r} must be a dataset of floats of shape (events, microphones) = {shape}; "
-            "delete it to have it computed anew"
-        )
-    return np.asarray(stored[:].astype(np.float32))

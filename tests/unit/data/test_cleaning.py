@@ -252,7 +252,7 @@ class TestSnr:
         audio[30] = audio[30][:1999]
         result = run("snr", audio=audio)
         assert removed(result) == []
-        assert "not measured in 1 events" in outcome(result, "snr").note
+        assert "not measured: 1 that" in outcome(result, "snr").note
 
 
 class TestOutsideArena:
