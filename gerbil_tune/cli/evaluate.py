@@ -50,7 +50,7 @@ def evaluate(
     the file (attribute microphones_mm); without them it is left out.
     """
     from gerbil_tune.data.events import open_events
-    from gerbil_tune.data.index_files import read_indices
+    from gerbil_tune.data.files.index_files import read_indices
     from gerbil_tune.tracking.model_registry import resolve_model
     from gerbil_tune.tracking.store import default_tracking_uri
 

@@ -10,7 +10,7 @@ from gerbil_tune.config.augmentation import AugmentationConfig
 from gerbil_tune.config.schema import DataConfig
 
 if TYPE_CHECKING:
-    from gerbil_tune.data.splits import Splits
+    from gerbil_tune.data.splits.splits import Splits
     from gerbil_tune.geometry import RecordingSetup
 
 
@@ -42,9 +42,9 @@ def open_training_data(
     Raises:
         DatasetError: On the first thing that would make training wrong.
     """
-    from gerbil_tune.data.checks import cheap_checks, raise_on_errors
+    from gerbil_tune.data.checks.cheap import cheap_checks, raise_on_errors
     from gerbil_tune.data.events import recording_setup
-    from gerbil_tune.data.splits import load_splits
+    from gerbil_tune.data.splits.splits import load_splits
 
     data = paths[0] if len(paths) == 1 else paths
     splits = load_splits(data, config, split_dir, split=split, events=events)
@@ -70,7 +70,7 @@ def check_augmentation(config: AugmentationConfig, setup: "RecordingSetup") -> N
     Raises:
         ConfigError: On mirror images without a symmetric array, or dropout with fewer than 3 microphones.
     """
-    from gerbil_tune.data.augment import check_dropout
+    from gerbil_tune.data.augment.augmenter import check_dropout
     from gerbil_tune.models.mirroring import MirrorAugmentation
 
     MirrorAugmentation(config.mirror_prob, setup)

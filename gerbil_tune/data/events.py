@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gerbil_tune.config.schema import DataConfig
-from gerbil_tune.data.columns import DEFAULT_KEYPOINT
-from gerbil_tune.data.formats import EventFile, open_event_file
-from gerbil_tune.data.manifest import read_manifest
+from gerbil_tune.data.files.columns import DEFAULT_KEYPOINT
+from gerbil_tune.data.files.formats import EventFile, open_event_file
+from gerbil_tune.data.files.manifest import read_manifest
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.geometry import RecordingSetup
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 import gerbil_tune
 from gerbil_tune.data.events import FILE_SUFFIXES, EventSet, list_event_files, open_events
-from gerbil_tune.data.index_files import read_indices
+from gerbil_tune.data.files.index_files import read_indices
 from gerbil_tune.errors import ConfigError, DatasetError
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.inference.progress import show_progress

@@ -13,7 +13,7 @@ import torch
 
 from gerbil_tune.data.batches import EvaluationBatches, prefetch
 from gerbil_tune.data.events import EventSet
-from gerbil_tune.data.statistics import event_statistics
+from gerbil_tune.data.files.statistics import event_statistics
 from gerbil_tune.models.bundle import Bundle
 
 FloatArray = npt.NDArray[np.float32]

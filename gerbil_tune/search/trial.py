@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gerbil_tune.config.schema import ExperimentConfig
-from gerbil_tune.data.splits import Splits
+from gerbil_tune.data.splits.splits import Splits
 from gerbil_tune.errors import GerbilTuneError
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.training.job import TrainingJob

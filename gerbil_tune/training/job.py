@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gerbil_tune.config.schema import ExperimentConfig
-from gerbil_tune.data.splits import Splits
+from gerbil_tune.data.splits.splits import Splits
 from gerbil_tune.geometry import RecordingSetup
 
 

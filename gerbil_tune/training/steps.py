@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gerbil_tune.config.schema import ExperimentConfig
-from gerbil_tune.data.augment import Augmenter
-from gerbil_tune.data.augment_draws import EventDraws
+from gerbil_tune.data.augment.augmenter import Augmenter
+from gerbil_tune.data.augment.draws import EventDraws
 from gerbil_tune.data.batches import Batch, EvaluationBatches, TrainingBatches, prefetch
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.data.shards import evaluation_shard, training_schedule

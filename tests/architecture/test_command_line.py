@@ -19,7 +19,36 @@ gerbil-tune
 gerbil-tune data
 gerbil-tune data check
     PATH...* +
+    --cache-dir DIR
+    --events INDEX.npy
+    --json flag
+    --quick flag
     --set path/to/key=value +
+    --split DIR
+gerbil-tune data clean
+    PATH...* +
+    --cache-dir DIR
+    --config CLEAN.yaml
+    --dry-run flag
+    --events INDEX.npy
+    --examples KEPT REMOVED =(100, 200)
+    --out DIR =cleaned
+    --page flag
+    --set path/to/key=value +
+    --write-hdf5 FILE.h5
+gerbil-tune data shard
+    PATH...* +
+    --cache-dir DIR
+    --events INDEX.npy
+    --processes N
+    --set path/to/key=value +
+    --shard-mb MB =1000.0
+    -o --out DIR*
+gerbil-tune data show
+    FILE*
+    --event I =0
+    --set path/to/key=value +
+    -o --output OUT.png
 gerbil-tune data split
     PATH...* +
     --cache-dir DIR

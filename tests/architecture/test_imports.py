@@ -29,7 +29,7 @@ INSIDE_A_FUNCTION = "def late() -> None:\n    import {}\n"
 FOR_TYPES_ONLY = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import {}\n"
 
 PLANTED = {
-    "upward": ("data/formats", "import gerbil_tune.training.loop", {LAYERS}),
+    "upward": ("data/files/formats", "import gerbil_tune.training.loop", {LAYERS}),
     "upward by name": ("models/heads", "from gerbil_tune import cli", {LAYERS}),
     "upward in a function": (
         "evaluation/accuracy",

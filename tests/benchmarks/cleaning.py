@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gerbil_tune.config.cleaning import CleaningConfig
 from gerbil_tune.config.schema import DataConfig
-from gerbil_tune.data.cleaning import CleaningResult, clean_events
+from gerbil_tune.data.cleaning.cleaning import CleaningResult, clean_events
 from gerbil_tune.data.events import EventSet, open_events, recording_setup
 
 RATE_HZ = 125_000.0

@@ -63,7 +63,7 @@ def measure_training(path: Path, folder: Path) -> None:
     from gerbil_tune.config.load import load_experiment
     from gerbil_tune.data.batches import TrainingBatches
     from gerbil_tune.data.events import recording_setup
-    from gerbil_tune.data.splits import load_splits
+    from gerbil_tune.data.splits.splits import load_splits
     from gerbil_tune.training.job import TrainingJob
     from gerbil_tune.training.loop import train_loop
     from gerbil_tune.training.session import InProcessSession
@@ -75,7 +75,10 @@ def measure_training(path: Path, folder: Path) -> None:
     setup = recording_setup(splits.train, config.data)
     batches = TrainingBatches(splits.train, crop_length=8192, global_batch_size=64, seed=0)
     begin = time.perf_counter()
-    train_loop(TrainingJob(config, setup, splits, folder / "run"), InProcessSession(lambda _: None, torch.device("cpu")))
+    train_loop(
+        TrainingJob(config, setup, splits, folder / "run"),
+        InProcessSession(lambda _: None, torch.device("cpu")),
+    )
     seconds = time.perf_counter() - begin
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
     print(

@@ -3,8 +3,8 @@
 import hdf5plugin
 import numpy as np
 
-from gerbil_tune.data.event_writer import write_events
 from gerbil_tune.data.events import open_events
+from gerbil_tune.data.files.writer import write_events
 from tests.contracts.data_folder import ARENA_MM, EVENTS, LENGTH, MICROPHONES
 
 GOOD = {}

@@ -8,7 +8,7 @@ import pytest
 from gerbil_tune.config.schema import DataConfig
 from gerbil_tune.data.batches import EvaluationBatches
 from gerbil_tune.data.events import open_events, recording_setup
-from gerbil_tune.data.formats import open_event_file
+from gerbil_tune.data.files.formats import open_event_file
 from gerbil_tune.errors import DatasetError
 
 STORAGES = {

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.data.events import open_events
-from gerbil_tune.data.splits import Splits
+from gerbil_tune.data.splits.splits import Splits
 from gerbil_tune.errors import LaunchError, NonFiniteLossError
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.localizer import Localizer

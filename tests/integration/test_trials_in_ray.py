@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from gerbil_tune.config.schema import DataConfig
 from gerbil_tune.config.space import SpaceFile
 from gerbil_tune.data.events import recording_setup
-from gerbil_tune.data.splits import load_splits
+from gerbil_tune.data.splits.splits import load_splits
 from gerbil_tune.errors import LaunchError
 from gerbil_tune.search.book import StudyBook, storage_url
 from gerbil_tune.search.driver import plan_placement, run_trials

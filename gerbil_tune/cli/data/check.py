@@ -13,9 +13,9 @@ from gerbil_tune.config.load import load_experiment
 from gerbil_tune.errors import DatasetError
 
 if TYPE_CHECKING:
-    from gerbil_tune.data.findings import Finding
-    from gerbil_tune.data.inspection import Inspection
-    from gerbil_tune.data.set_summary import FileSummary, Lengths, SetSummary
+    from gerbil_tune.data.checks.findings import Finding
+    from gerbil_tune.data.checks.inspection import Inspection
+    from gerbil_tune.data.checks.summary import FileSummary, Lengths, SetSummary
 
 _MOST_FILES = 10
 """Files that are listed one by one."""
@@ -55,7 +55,7 @@ def check(
     All audio is read once. Errors make training or prediction wrong; warnings may be meant so.
     """
     config = load_experiment(None, overrides or [])
-    from gerbil_tune.data.inspection import inspect
+    from gerbil_tune.data.checks.inspection import inspect
 
     found = inspect(
         paths,

@@ -12,9 +12,9 @@ from gerbil_tune.config.cleaning import CleaningConfig, CleaningFile, load_clean
 from gerbil_tune.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
-    from gerbil_tune.data.cleaning import CleaningResult
+    from gerbil_tune.data.cleaning.cleaning import CleaningResult
+    from gerbil_tune.data.cleaning.filters import FilterOutcome
     from gerbil_tune.data.events import EventSet
-    from gerbil_tune.data.filters import FilterOutcome
     from gerbil_tune.geometry import RecordingSetup
 
 MANY = 0.2
@@ -70,9 +70,9 @@ def clean(
     """
     loaded = load_cleaning(config, overrides or [])
     _check_outputs(out, write_hdf5, examples)
-    from gerbil_tune.data.cleaning import clean_events
+    from gerbil_tune.data.cleaning.cleaning import clean_events
     from gerbil_tune.data.events import open_events
-    from gerbil_tune.data.index_files import read_indices
+    from gerbil_tune.data.files.index_files import read_indices
     from gerbil_tune.data.progress import progress_bar
 
     whole = open_events(paths)
@@ -148,7 +148,7 @@ def describe(result: "CleaningResult", config: CleaningConfig) -> Iterator[str]:
 
 
 def _measured(outcome: "FilterOutcome") -> str:
-    from gerbil_tune.data.cleaning_files import measured_quantiles
+    from gerbil_tune.data.cleaning.results import measured_quantiles
 
     if outcome.limit is None:
         return ""
@@ -195,7 +195,7 @@ def _write(
     examples: tuple[int, int],
     page: bool,
 ) -> Path:
-    from gerbil_tune.data.cleaning_files import write_cleaning
+    from gerbil_tune.data.cleaning.results import write_cleaning
     from gerbil_tune.data.progress import progress_bar
 
     index = write_cleaning(out, events, setup, result, config, fingerprint=fingerprint)
@@ -204,7 +204,7 @@ def _write(
     typer.echo(f"wrote {index}, and why in {out / 'cleaning.json'} and {out / 'measures.csv'}")
     if not page:
         return index
-    from gerbil_tune.data.spot_check import write_spot_check
+    from gerbil_tune.data.pictures.spot_check import write_spot_check
 
     reasons = {i: result.explain(i) for i in result.reasons}
     num_kept = min(examples[0], len(result.rows) - len(reasons))
@@ -228,7 +228,7 @@ def _write_hdf5(path: Path, events: "EventSet", result: "CleaningResult") -> Non
     """Write what stays, with all keypoints of the data."""
     import numpy as np
 
-    from gerbil_tune.data.event_writer import write_events
+    from gerbil_tune.data.files.writer import write_events
     from gerbil_tune.data.progress import progress_bar
 
     kept = events.subset(np.flatnonzero(result.is_kept_N))

@@ -12,7 +12,7 @@ from gerbil_tune.errors import ConfigError
 
 if TYPE_CHECKING:
     from gerbil_tune.data.events import EventSet
-    from gerbil_tune.data.shard_set import Rendering
+    from gerbil_tune.data.files.shard_set import Rendering
 
 
 def shard(
@@ -42,8 +42,8 @@ def shard(
     """
     config = load_experiment(None, overrides or [])
     from gerbil_tune.data.events import open_events
-    from gerbil_tune.data.index_files import read_indices
-    from gerbil_tune.data.splits import find_split_files
+    from gerbil_tune.data.files.index_files import read_indices
+    from gerbil_tune.data.splits.splits import find_split_files
 
     parts = find_split_files(paths[0]) if len(paths) == 1 else {}
     if parts and events is not None:
@@ -66,8 +66,8 @@ def _write(
     processes: int | None,
     config: ExperimentConfig,
 ) -> None:
+    from gerbil_tune.data.files.shard_set import write_shards
     from gerbil_tune.data.progress import progress_bar
-    from gerbil_tune.data.shard_set import write_shards
 
     rendering = _rendering(events, config)
     with progress_bar(len(events), doing="writing shards") as advance:
@@ -88,7 +88,7 @@ def _write(
 def _rendering(events: "EventSet", config: ExperimentConfig) -> "Rendering | None":
     """How impulse responses become recordings; None for recordings."""
     from gerbil_tune.data.events import stated_sample_rate_hz
-    from gerbil_tune.data.shard_set import Rendering
+    from gerbil_tune.data.files.shard_set import Rendering
     from gerbil_tune.data.sources import find_source_folder
 
     folder = find_source_folder(events, config.data)

@@ -25,8 +25,8 @@ def show(
     Facts that the file does not state can be added: --set data/sample_rate_hz=125000.
     """
     config = load_experiment(None, overrides or [])
-    from gerbil_tune.data.drawing import draw_event
     from gerbil_tune.data.events import open_events
+    from gerbil_tune.data.pictures.event import draw_event
 
     events = open_events(path)
     if output is None:

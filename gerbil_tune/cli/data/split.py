@@ -11,7 +11,7 @@ from gerbil_tune.cli.options import CacheDirOption, EventsOption, SetOption
 from gerbil_tune.config.load import load_experiment
 
 if TYPE_CHECKING:
-    from gerbil_tune.data.new_split import PartSummary
+    from gerbil_tune.data.splits.new_split import PartSummary
 
 
 def split(
@@ -46,9 +46,9 @@ def split(
     """
     config = load_experiment(None, overrides or []).data
     from gerbil_tune.data.events import open_events
-    from gerbil_tune.data.index_files import read_indices
-    from gerbil_tune.data.new_split import make_split, summarize_parts, write_split
-    from gerbil_tune.data.splits import find_split_files
+    from gerbil_tune.data.files.index_files import read_indices
+    from gerbil_tune.data.splits.new_split import make_split, summarize_parts, write_split
+    from gerbil_tune.data.splits.splits import find_split_files
 
     whole = open_events(paths)
     chosen = None if events is None else read_indices(events, len(whole))

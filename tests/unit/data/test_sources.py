@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from gerbil_tune.data.batches import Batch, EvaluationBatches
 from gerbil_tune.data.events import open_events
+from gerbil_tune.data.files.statistics import event_statistics
 from gerbil_tune.data.simulate.wavs import read_wav
 from gerbil_tune.data.sources import SourceSounds, _transform_size
-from gerbil_tune.data.statistics import event_statistics
 from gerbil_tune.errors import ConfigError
 
 RATE_HZ = 125_000

@@ -13,7 +13,7 @@ import torch
 
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.data.events import open_events
-from gerbil_tune.data.splits import Splits
+from gerbil_tune.data.splits.splits import Splits
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.loop import train_loop

@@ -7,7 +7,7 @@ import torch
 
 from gerbil_tune.config.load import load_experiment
 from gerbil_tune.data.events import open_events, recording_setup
-from gerbil_tune.data.splits import Splits
+from gerbil_tune.data.splits.splits import Splits
 from gerbil_tune.errors import ConfigError
 from gerbil_tune.models.localizer import Localizer
 from gerbil_tune.training.job import TrainingJob

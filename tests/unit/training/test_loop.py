@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from gerbil_tune.data.events import open_events
-from gerbil_tune.data.splits import Splits
+from gerbil_tune.data.splits.splits import Splits
 from gerbil_tune.errors import ConfigError, NonFiniteLossError
 from gerbil_tune.evaluation.score import score
 from gerbil_tune.models.localizer import Localizer

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gerbil_tune.data.splits import Splits
+from gerbil_tune.data.splits.splits import Splits
 from gerbil_tune.errors import NonFiniteLossError
 from gerbil_tune.training.loop import train_loop
 from gerbil_tune.training.session import InProcessSession

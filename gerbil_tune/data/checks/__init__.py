@@ -1,0 +1,1 @@
+"""What is wrong with data, told before it costs anything."""

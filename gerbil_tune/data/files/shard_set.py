@@ -1,0 +1,216 @@
+"""Folders of shards: a data set as contiguous files of about one size, with a manifest and checksums."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from gerbil_tune.data.events import EventSet, open_events
+from gerbil_tune.data.files.formats import EventFile, open_event_file
+from gerbil_tune.data.files.manifest import MANIFEST, Manifest, Shard, read_manifest
+from gerbil_tune.data.files.writer import (
+    EventFileWriter,
+    Header,
+    content_checksum,
+    write_events,
+)
+from gerbil_tune.errors import ConfigError
+
+SHARD_BYTES = 1 << 30
+_IN_PROCESS_BELOW_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How impulse responses become recordings.
+
+    Attributes:
+        folder: Of the wav files.
+        sample_rate_hz: Of the impulse responses.
+        seed: Chooses the sound of each event.
+    """
+
+    folder: Path
+    sample_rate_hz: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One shard to write: its events, their places in the whole set, and how they are rendered."""
+
+    events: EventSet
+    places: npt.NDArray[np.int64]
+    path: Path
+    rendering: Rendering | None
+
+
+def write_shards(
+    events: EventSet,
+    folder: Path,
+    *,
+    rendering: Rendering | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    processes: int | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Manifest:
+    """Write a set as shards, in parallel, and then the manifest.
+
+    A shard that an interrupted run left is kept if it is whole and holds the same events.
+
+    Args:
+        events: The set, in order.
+        folder: Where the shards go; made where it does not exist.
+        rendering: Write impulse responses convolved with sounds; None: all events as they are.
+        shard_bytes: Of audio in a shard, about; a shard has at least one event.
+        processes: Worker processes; default: one a core, or this one for little data.
+        advance: Is told how many events more are written.
+
+    Returns:
+        The manifest, which is on the disk.
+
+    Raises:
+        ConfigError: If the folder holds shards of other data.
+    """
+    folder = folder.expanduser().absolute()
+    fingerprint = events.fingerprint() + ("" if rendering is None else f"-{rendering.seed}")
+    existing = read_manifest(folder) if folder.is_dir() else None
+    if existing is not None and existing.fingerprint != fingerprint:
+        raise ConfigError(
+            f"{folder}: holds shards of other data already; choose another folder, or delete it first"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = plan_shards(events, shard_bytes)
+    tasks = [
+        _Task(events.subset(part), part, folder / f"shard-{number:05d}.h5", rendering)
+        for number, part in enumerate(parts)
+    ]
+    shards: dict[str, Shard] = {}
+    for shard in _write_all(tasks, processes):
+        shards[shard.name] = shard
+        advance(shard.num_events)
+    manifest = Manifest(folder, fingerprint, tuple(shards[task.path.name] for task in tasks))
+    _remove_others(manifest)
+    manifest.write()
+    return manifest
+
+
+def plan_shards(events: EventSet, shard_bytes: int) -> list[npt.NDArray[np.int64]]:
+    """Cut a set into runs of events of about equal audio: places of the events of each shard."""
+    itemsize = max(file.dtype.itemsize for file in events.files)
+    ends = np.cumsum(events.lengths) * events.num_microphones * itemsize
+    num_shards = int(min(max(1, round(int(ends[-1]) / shard_bytes)), len(events)))
+    inner = np.searchsorted(ends, int(ends[-1]) * np.arange(1, num_shards) / num_shards)
+    parts = np.split(np.arange(len(events)), np.unique(inner))
+    return [part for part in parts if len(part)]
+
+
+def verify_checksums(
+    events: EventSet, *, advance: Callable[[int], None] | None = None
+) -> list[str]:
+    """Compare the content of files with the checksums that they or their manifest state.
+
+    Args:
+        events: Their files are read whole; those that state no checksum are left out.
+        advance: Is told how many bytes more were read.
+
+    Returns:
+        One sentence for each file that is not what it was when it was written.
+    """
+    problems = []
+    for file in events.files:
+        stated = _stated_checksum(file)
+        if stated is not None and content_checksum(file, advance) != stated:
+            problems.append(
+                f"{file.path}: its content does not have the checksum that was stated when it was written; "
+                "copy it again from the original, or write it anew with gerbil-tune data shard"
+            )
+    return problems
+
+
+def _stated_checksum(file: EventFile) -> str | None:
+    """The manifest's word, for a file may have been replaced by another whole one; else the file's own."""
+    manifest = read_manifest(file.path.parent)
+    if manifest is not None:
+        for shard in manifest.shards:
+            if shard.name == file.path.name:
+                return shard.checksum
+    return file.stated_checksum
+
+
+def _write_all(tasks: list[_Task], processes: int | None) -> Iterator[Shard]:
+    num_bytes = sum(
+        int(task.events.lengths.sum())
+        * task.events.num_microphones
+        * task.events.files[0].dtype.itemsize
+        for task in tasks
+    )
+    if processes is None:
+        processes = 1 if num_bytes < _IN_PROCESS_BELOW_BYTES else os.cpu_count() or 1
+    processes = min(processes, len(tasks))
+    if processes == 1:
+        yield from map(_write_shard, tasks)
+        return
+    # Spawned: a fork would copy threads' locks (h5py, OpenMP) in whatever state they are.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(_write_shard, task) for task in tasks]
+        try:
+            for done in as_completed(waiting):
+                yield done.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _write_shard(task: _Task) -> Shard:
+    if task.rendering is not None:
+        _render_shard(task, task.rendering)
+    elif not _is_written(task.events, task.path):
+        write_events(task.path, task.events)
+    written = open_event_file(task.path)
+    assert written.stated_checksum is not None
+    return Shard(
+        task.path.name, len(task.events), task.path.stat().st_size, written.stated_checksum
+    )
+
+
+def _render_shard(task: _Task, rendering: Rendering) -> None:
+    # Here, for it brings torch, which a process that writes ordinary shards need not wait for.
+    from gerbil_tune.data.sources import SourceSounds
+
+    sounds = SourceSounds.open(rendering.folder, rendering.sample_rate_hz)
+    chosen = sounds.choose(task.places, seed=rendering.seed, epoch=None)
+    header = Header.of_rendered(task.events, task.events.lengths + sounds.lengths[chosen] - 1)
+    with EventFileWriter(task.path, header) as writer:
+        for _, audio_TC in sounds.render_events(task.events, rendering.seed, task.places):
+            writer.append(audio_TC)
+
+
+def _is_written(events: EventSet, path: Path) -> bool:
+    """Whether an earlier run finished this very shard; what it holds is compared, not only its name."""
+    if not path.is_file():
+        return False
+    written = open_events(path)
+    same_index = np.array_equal(written.lengths, events.lengths)
+    same_labels = np.array_equal(
+        written.locations_mm if written.locations_mm is not None else (),
+        events.locations_mm if events.locations_mm is not None else (),
+    )
+    if not (same_index and same_labels and written.files[0].stated_checksum):
+        return False
+    probes = np.unique(np.linspace(0, len(events) - 1, 16).astype(int)).tolist()
+    return all(np.array_equal(written.read(i), events.read(i)) for i in probes)
+
+
+def _remove_others(manifest: Manifest) -> None:
+    """Delete shards of an earlier run with other sizes, which the manifest does not list."""
+    listed = {shard.name for shard in manifest.shards}
+    for path in manifest.folder.glob("shard-*.h5"):
+        if path.name not in listed:
+            path.unlink()
+    (manifest.folder / MANIFEST).unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Which events train, validate and test."""
