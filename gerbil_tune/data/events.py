@@ -135,7 +135,7 @@ class EventSet:
         """Samples [start, stop) of the i-th event of the set, a read-only view (T, C)."""
         first, length = int(self.first_samples[i]), int(self.lengths[i])
         end = first + (length if stop is None else min(stop, length))
-        audio: npt.NDArray[Any] = self.files[self.file_numbers[i]].audio().view(np.ndarray)
+        audio: npt.NDArray[Any] = self.files[self.file_numbers[i]].audio()
         return audio[first + start : end]
 
     def describe(self, i: int) -> str:

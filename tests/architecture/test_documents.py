@@ -12,7 +12,18 @@ from gerbil_tune.cli.app import app
 from gerbil_tune.main import parse_arguments
 
 ROOT = Path(__file__).parents[2]
-LEFT_BY_RUNS = {"demo", "studies", "mlartifacts", "mlruns", "build", "dist", "indices", "split", "cleaned", "shards"}
+LEFT_BY_RUNS = {
+    "demo",
+    "studies",
+    "mlartifacts",
+    "mlruns",
+    "build",
+    "dist",
+    "indices",
+    "split",
+    "cleaned",
+    "shards",
+}
 LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 PROGRAM = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\S*/)?gerbil-tune (.+)$")
 GERBILIZER = re.compile(r"^(?:\$ )?(?:\S*/)?python3? -m gerbil_tune\.main (.+)$")

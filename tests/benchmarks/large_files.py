@@ -59,6 +59,30 @@ def measure_open(path: Path) -> None:
     )
 
 
+def measure_cold(path: Path) -> None:
+    from gerbil_tune.data import batches
+    from gerbil_tune.data.events import open_events
+
+    events = open_events(path)
+    rates = []
+    for to_announce in (0, batches._BATCHES_TO_ANNOUNCE):
+        batches._BATCHES_TO_ANNOUNCE = to_announce
+        with path.open("rb") as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        source = batches.TrainingBatches(
+            events, crop_length=8192, global_batch_size=64, seed=to_announce
+        )
+        begin = time.perf_counter()
+        count = sum(
+            len(batch.indices_B) for batch, _ in zip(source.epoch(0), range(40), strict=False)
+        )
+        rates.append(count / (time.perf_counter() - begin))
+    print(
+        f"cold: {rates[1]:,.0f} events/s announced, {rates[0]:,.0f} not: x{rates[1] / rates[0]:.1f} "
+        "(first batch always unannounced)"
+    )
+
+
 def measure_training(path: Path, folder: Path) -> None:
     from gerbil_tune.config.load import load_experiment
     from gerbil_tune.data.batches import TrainingBatches
@@ -97,11 +121,14 @@ def peak_mb() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--step", choices=("open", "train"), help="one of the two, in this process")
+    parser.add_argument("--step", choices=("open", "cold", "train"), help="one, in this process")
     parser.add_argument("--path", type=Path)
     arguments = parser.parse_args()
     if arguments.step == "open":
         measure_open(arguments.path)
+        return
+    if arguments.step == "cold":
+        measure_cold(arguments.path)
         return
     if arguments.step == "train":
         measure_training(arguments.path, arguments.path.parent / "training")
@@ -110,7 +137,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "large.h5"
         environment = os.environ | {"GERBIL_TUNE_CACHE_DIR": folder}
-        for step, num_events, size in (("open", 200_000, 16 << 30), ("train", 4000, 2 * memory)):
+        for step, num_events, size in (
+            ("open", 200_000, 16 << 30),
+            ("cold", 4000, 16 << 30),
+            ("train", 4000, 2 * memory),
+        ):
             write_sparse(path, num_events, size)
             command = [sys.executable, __file__, "--step", step, "--path", str(path)]
             subprocess.run(command, check=True, env=environment)

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from gerbil_tune.data.files.mapping import AudioMapping
 from gerbil_tune.data.files.packing import packed_file
 from gerbil_tune.data.files.statistics import StatisticsTable
 from gerbil_tune.data.files.structure import (
@@ -46,7 +47,7 @@ class EventFile(Structure):
 
     audio_path: Path
     audio_offset_bytes: int
-    _map: "np.memmap[Any, Any] | None" = field(default=None, init=False, repr=False)
+    _map: AudioMapping | None = field(default=None, init=False, repr=False)
     _statistics: StatisticsTable | None = field(default=None, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -60,8 +61,16 @@ class EventFile(Structure):
         values = self.total_samples * self.num_microphones
         return self.audio_offset_bytes + values * self.dtype.itemsize
 
-    def audio(self) -> "np.memmap[Any, Any]":
+    def audio(self) -> npt.NDArray[Any]:
         """All audio of the file, (total_samples, C) in the file's dtype, read-only.
+
+        Raises:
+            DatasetError: If the file has gone or has become shorter since it was opened.
+        """
+        return self.mapping().audio
+
+    def mapping(self) -> AudioMapping:
+        """The mapped audio of the file.
 
         Raises:
             DatasetError: If the file has gone or has become shorter since it was opened.
@@ -69,13 +78,7 @@ class EventFile(Structure):
         if self._map is None:
             shape = (self.total_samples, self.num_microphones)
             try:
-                opened: np.memmap[Any, Any] = np.memmap(
-                    self.audio_path,
-                    self.dtype,
-                    mode="r",
-                    offset=self.audio_offset_bytes,
-                    shape=shape,
-                )
+                opened = AudioMapping(self.audio_path, self.dtype, shape, self.audio_offset_bytes)
             except (OSError, ValueError) as error:
                 raise DatasetError(
                     f"{self.audio_path}: the audio cannot be mapped any more ({error}); was the file moved "
@@ -118,7 +121,7 @@ class EventFile(Structure):
         first, last = int(self.starts[i]), int(self.starts[i + 1])
         if stop is not None:
             last = min(last, first + stop)
-        return self.audio().view(np.ndarray)[first + start : last]
+        return self.audio()[first + start : last]
 
     def statistics(self) -> StatisticsTable:
         """Mean and standard deviation of the events, in the unit of the audio."""

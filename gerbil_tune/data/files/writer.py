@@ -244,7 +244,7 @@ def content_checksum(file: "EventFile", watch: Callable[[int], None] | None = No
         watch: Is told how many bytes of audio more were read.
     """
     digest = _begin_digest(file.dtype, file.total_samples, file.num_microphones)
-    audio = file.audio().view(np.ndarray)
+    audio = file.audio()
     for first in range(0, file.total_samples, _BLOCK_SAMPLES):
         block_TC = audio[first : first + _BLOCK_SAMPLES]
         digest.update(block_TC.data)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gerbil_tune.data.batches import EvaluationBatches, TrainingBatches, prefetch
 from gerbil_tune.data.events import open_events
+from gerbil_tune.data.files.mapping import AudioMapping
 from gerbil_tune.errors import ConfigError, DatasetError
 
 
@@ -273,3 +274,31 @@ def test_prefetch_that_is_forgotten_ends_its_thread():
     del ahead
     gc.collect()
     wait_until(lambda: not prefetch_threads())
+
+
+@pytest.mark.parametrize(("speed", "announced"), [(0.0, 0), (float("inf"), 23)])
+def test_crops_are_announced_where_reading_is_slow(make_event_file, monkeypatch, speed, announced):
+    told = []
+    monkeypatch.setattr("gerbil_tune.data.batches._BYTES_A_SECOND_FROM_MEMORY", speed)
+    monkeypatch.setattr(
+        AudioMapping, "will_need", lambda _, first, length: told.append((first, length))
+    )
+    events = open_events(make_event_file(num_events=24))
+    batches = TrainingBatches(events, crop_length=50, global_batch_size=1, seed=0)
+    read = list(batches.epoch(0))
+    assert len(told) == announced
+    for (first, length), batch in zip(told, read[1:], strict=False):
+        crop = events.files[0].audio()[first : first + length]
+        np.testing.assert_array_equal(batch.audio_BTC[0], crop)
+
+
+def test_a_batch_now_and_then_shows_whether_the_disk_is_still_slow(make_event_file, monkeypatch):
+    told = []
+    monkeypatch.setattr("gerbil_tune.data.batches._BYTES_A_SECOND_FROM_MEMORY", float("inf"))
+    monkeypatch.setattr("gerbil_tune.data.batches._BATCHES_TO_ANNOUNCE", 4)
+    monkeypatch.setattr(AudioMapping, "will_need", lambda *_: told.append(len(told)))
+    batches = TrainingBatches(
+        open_events(make_event_file(num_events=20)), crop_length=50, global_batch_size=1, seed=0
+    )
+    counts = [len(told) for _ in batches.epoch(0)]
+    assert np.flatnonzero(np.diff(counts) == 0).tolist() == [3, 8, 13, 18]
