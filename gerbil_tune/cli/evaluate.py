@@ -82,10 +82,11 @@ def evaluate_models(
         source_height_mm: Assumed by SRP-PHAT.
 
     Raises:
-        DatasetError: If the events have no locations or were recorded with another array.
+        DatasetError: If the events have no locations or wrong ones, or were recorded with another array.
     """
     import numpy as np
 
+    from gerbil_tune.data.checks.cheap import cheap_checks, raise_on_errors
     from gerbil_tune.evaluation.baselines import (
         chance_predictions,
         repeat_for_keypoints,
@@ -111,6 +112,10 @@ def evaluate_models(
     labelled = events.select_keypoints(first.setup.keypoints)
     truth = labelled.locations_mm
     assert truth is not None
+    findings = cheap_checks(labelled, first.setup)
+    raise_on_errors(findings, labelled.files[0].path)
+    for finding in findings:
+        typer.echo(f"warning: {finding.message}", err=True)
     methods = []
     mean_location = first.provenance.get("mean_location_mm")
     if mean_location is not None:

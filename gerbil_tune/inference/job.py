@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 import gerbil_tune
+from gerbil_tune.data.checks.cheap import prediction_checks
 from gerbil_tune.data.events import FILE_SUFFIXES, EventSet, list_event_files, open_events
 from gerbil_tune.data.files.index_files import read_indices
 from gerbil_tune.errors import ConfigError, DatasetError
@@ -101,6 +102,12 @@ def predict_files(
 
     _, setup = read_bundle_config(model.path)
     notes = [note for events in event_sets for note in check_recording(events, setup)]
+    # What is wrong with single events spoils these alone: it is told, and does not stop the others.
+    notes += [
+        f"{path.name}: {finding.message}"
+        for path, events in zip(paths, event_sets, strict=True)
+        for finding in prediction_checks(events, setup)
+    ]
     bundle, is_choice = load_bundle(model.path), event_index is not None
     outputs = [
         _Output(target, events, _attributes(model, bundle, events, is_choice), is_choice)

@@ -595,7 +595,7 @@ def an_event_that_is_nearly_silent(folder):
     return folder.spoilt(audio)
 
 
-@malformed(0, "quiet-events", "20 of 20 events", "16 steps of the integers")
+@malformed(0, "few-steps", "20 of 20 events", "16 steps of the integers")
 def integers_of_a_few_steps(folder):
     return folder.spoilt(folder.noise() / 1000, dtype="int16")
 

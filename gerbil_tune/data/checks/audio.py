@@ -5,6 +5,7 @@ Legend: N events looked at, C microphones.
 
 import numpy as np
 
+from gerbil_tune.config.cleaning import DeadMicrophoneFilter, SilenceFilter
 from gerbil_tune.data.checks.audio_scan import AudioScan
 from gerbil_tune.data.checks.clipping import check_clipping
 from gerbil_tune.data.checks.duplicates import check_duplicates
@@ -17,17 +18,13 @@ from gerbil_tune.data.checks.findings import (
     Level,
     about_events,
 )
+from gerbil_tune.data.checks.flat_tops import FEWEST_STEPS
+from gerbil_tune.data.checks.levels import compare_with_median_db, find_dead
 
-_DEAD_SHARE = 0.95
-"""Share of the events in which a dead microphone is constant."""
 _FEWEST_FOR_LEVELS = 8
 """Events from which on levels are compared: one call is loud in the microphone beside it."""
 _LEVEL_RANGE_DB = 20.0
 """Microphones of one array differ by less over many events."""
-_QUIET_DB = -80.0
-"""Below the median event, an event is nearly silent."""
-_FEWEST_STEPS = 16
-"""Fewer steps of the integers than these hold no call."""
 _LARGEST, _SMALLEST = 1e18, 1e-18
 """Squares of numbers beyond these do not fit in float32."""
 _NUM_VERIFIED = 16
@@ -48,7 +45,7 @@ def check_audio(scan: AudioScan, parts: dict[str, BoolArray] | None = None) -> l
         *check_duplicates(scan, parts),
         *_check_statistics(scan),
     ]
-    if not getattr(scan.events, "is_impulse_response", False):
+    if not scan.events.is_impulse_response:
         # An impulse response begins with its peak and fades to nothing: that is no fault.
         findings += [*check_clipping(scan), *_check_quiet(scan)]
         findings += [*_check_offsets(scan), *_check_levels(scan)]
@@ -60,7 +57,7 @@ def check_finite_and_silent(scan: AudioScan) -> list[Finding]:
     findings = []
     if not scan.finite_N.all():
         text = f"audio of {{events}} holds NaN or infinite values{_looked_at(scan)}; remove these events: "
-        bad_N = scan.spread(~scan.finite_N)
+        bad_N = scan.spread(~scan.finite_N, False)
         findings.append(
             about_events("error", "nan-audio", text + "gerbil-tune data clean", scan.events, bad_N)
         )
@@ -68,7 +65,7 @@ def check_finite_and_silent(scan: AudioScan) -> list[Finding]:
     if silent_N.any():
         level: Level = "error" if silent_N.sum() > MOSTLY * len(silent_N) else "warning"
         text = f"audio of {{events}} is silent: all microphones are constant{_looked_at(scan)}"
-        bad_N = scan.spread(silent_N)
+        bad_N = scan.spread(silent_N, False)
         findings.append(about_events(level, "silent-events", text, scan.events, bad_N))
     return [*findings, *_check_dead(scan)]
 
@@ -79,31 +76,24 @@ def _looked_at(scan: AudioScan) -> str:
     return f", of {len(scan.places_N)} events looked at"
 
 
-def _sounding(scan: AudioScan) -> BoolArray:
-    """Events with finite audio that is not silent, (N,)."""
-    return np.asarray(scan.finite_N & ~scan.constant_NC.all(axis=1))
-
-
 def _check_dead(scan: AudioScan) -> list[Finding]:
-    """Find microphones that are constant while others are not."""
-    rows_N = _sounding(scan)
-    if not rows_N.any():
-        return []
-    constant_NC = scan.constant_NC & rows_N[:, None]
-    share_C = constant_NC.sum(axis=0) / rows_N.sum()
+    """Find microphones that are silent while others are not, as `data clean` does by default."""
+    dead_NC, dead_C = find_dead(scan, DeadMicrophoneFilter().max_below_db)
+    num_sounding = scan.sounding_N.sum()
     findings = []
-    dead = np.flatnonzero(share_C >= _DEAD_SHARE).tolist()
+    dead = np.flatnonzero(dead_C).tolist()
     if dead:
-        where = "all" if (share_C[dead] == 1).all() else f"{share_C[dead].min():.0%} of the"
+        share = dead_NC[:, dead].sum(axis=0).min() / num_sounding
+        where = "all" if share == 1 else f"{share:.0%} of the"
         text = (
-            f"microphones {dead} (counted from 0) are silent in {where} {rows_N.sum()} events looked at; "
+            f"microphones {dead} (counted from 0) are silent in {where} {num_sounding} events looked at; "
             "is each plugged in?"
         )
         examples = tuple(f"microphone {c}" for c in dead[:NUM_EXAMPLES])
         findings.append(Finding("warning", text, "dead-microphones", len(dead), examples))
-    partly = np.flatnonzero((share_C > 0) & (share_C < _DEAD_SHARE)).tolist()
+    partly = np.flatnonzero(dead_NC.any(axis=0) & ~dead_C).tolist()
     if partly:
-        bad_N = scan.spread(np.asarray(constant_NC[:, partly].any(axis=1)))
+        bad_N = scan.spread(np.asarray(dead_NC[:, partly].any(axis=1)), False)
         text = (
             f"microphones {partly} (counted from 0) are silent in some events, but not in others"
             f"{_looked_at(scan)}: {{events}}; is a cable loose?"
@@ -116,7 +106,7 @@ def _check_dead(scan: AudioScan) -> list[Finding]:
 
 def _check_range(scan: AudioScan) -> list[Finding]:
     """Find numbers whose squares overflow or vanish in float32; a wrong byte order makes such numbers."""
-    rows_N = _sounding(scan)
+    rows_N = scan.sounding_N
     peaks_N = np.maximum(np.abs(scan.low_NC), np.abs(scan.high_NC)).max(axis=1)
     findings = []
     huge_N = rows_N & (peaks_N > _LARGEST)
@@ -125,7 +115,7 @@ def _check_range(scan: AudioScan) -> list[Finding]:
             f"audio of {{events}} reaches {peaks_N[huge_N].max():.1e}, but must stay below {_LARGEST:g}; "
             "is it of another type or byte order than the file says?"
         )
-        bad_N = scan.spread(huge_N)
+        bad_N = scan.spread(huge_N, False)
         findings.append(about_events("error", "huge-audio", text, scan.events, bad_N))
     tiny_N = rows_N & (peaks_N < _SMALLEST)
     if tiny_N.sum() > MOSTLY * rows_N.sum():
@@ -133,7 +123,7 @@ def _check_range(scan: AudioScan) -> list[Finding]:
             f"audio of {{events}} stays below {_SMALLEST:g}; is it of another type or byte order than the "
             "file says?"
         )
-        bad_N = scan.spread(tiny_N)
+        bad_N = scan.spread(tiny_N, False)
         findings.append(about_events("error", "tiny-audio", text, scan.events, bad_N))
     return findings
 
@@ -152,7 +142,7 @@ def _check_copies(scan: AudioScan) -> list[Finding]:
             names = [f"{i} and {j}" for i, j in pairs]
             text = (
                 f"microphones {', '.join(names[:NUM_EXAMPLES])} (counted from 0) have {what} in all "
-                f"{_sounding(scan).sum()} events looked at; each must be a recording of its own"
+                f"{scan.sounding_N.sum()} events looked at; each must be a recording of its own"
             )
             examples = tuple(f"microphones {name}" for name in names[:NUM_EXAMPLES])
             findings.append(Finding("warning", text, code, len(pairs), examples))
@@ -186,7 +176,7 @@ def _check_statistics(scan: AudioScan) -> list[Finding]:
 def _are_copies(scan: AudioScan, i: int, j: int, opposite: bool) -> bool:
     """Compare two channels sample by sample in some events spread over the set."""
     constant_N = scan.constant_NC[:, i] | scan.constant_NC[:, j]
-    rows = np.flatnonzero(_sounding(scan) & ~constant_N)
+    rows = np.flatnonzero(scan.sounding_N & ~constant_N)
     some = rows[np.unique(np.linspace(0, len(rows) - 1, _NUM_VERIFIED).astype(np.int64))]
     for place in scan.places_N[some].tolist():
         audio_TC = scan.events.read(place)
@@ -199,27 +189,33 @@ def _are_copies(scan: AudioScan, i: int, j: int, opposite: bool) -> bool:
 
 def _levels(scan: AudioScan) -> FloatArray:
     """Standard deviation of each channel of each event; NaN where it says nothing."""
-    usable_NC = _sounding(scan)[:, None] & np.isfinite(scan.sd_NC) & (scan.sd_NC > 0)
-    return np.where(usable_NC, scan.sd_NC.astype(np.float64), np.nan)
+    dead_NC, _ = find_dead(scan, DeadMicrophoneFilter().max_below_db)
+    usable_NC = scan.sounding_N[:, None] & np.isfinite(scan.sd_NC) & (scan.sd_NC > 0) & ~dead_NC
+    return np.where(usable_NC, scan.sd_NC, np.nan)
 
 
 def _check_quiet(scan: AudioScan) -> list[Finding]:
     """Find events that are next to silent beside the others, or take up a few steps of the integers."""
-    rows_N = _sounding(scan)
-    if not rows_N.any():
-        return []
-    levels_N = scan.sd_NC.max(axis=1).astype(np.float64)
-    limit = float(np.median(levels_N[rows_N])) * 10 ** (_QUIET_DB / 20)
-    quiet_N = rows_N & (levels_N < limit)
-    why = f"more than {-_QUIET_DB:g} dB below the median event"
-    if scan.events.files[0].dtype.kind == "i":
-        quiet_N |= rows_N & ((scan.high_NC - scan.low_NC).max(axis=1) < _FEWEST_STEPS)
-        why += f", or within {_FEWEST_STEPS} steps of the integers"
-    if not quiet_N.any():
-        return []
-    text = f"audio of {{events}} is nearly silent: {why}; was the gain of the recorder too low?"
-    bad_N = scan.spread(quiet_N)
-    return [about_events("warning", "quiet-events", text, scan.events, bad_N)]
+    findings = []
+    limit_db = SilenceFilter().min_level_db
+    quiet_N = scan.sounding_N & (compare_with_median_db(scan) < limit_db)
+    if quiet_N.any():
+        text = (
+            f"audio of {{events}} is nearly silent: more than {-limit_db:g} dB below the median event; "
+            "remove them: gerbil-tune data clean"
+        )
+        bad_N = scan.spread(quiet_N, False)
+        findings.append(about_events("warning", "quiet-events", text, scan.events, bad_N))
+    swings_N = (scan.high_NC - scan.low_NC).max(axis=1)
+    coarse_N = scan.sounding_N & ~quiet_N & (swings_N < FEWEST_STEPS)
+    if scan.events.files[0].dtype.kind == "i" and coarse_N.any():
+        text = (
+            f"audio of {{events}} stays within {FEWEST_STEPS} steps of the integers, which is nearly silent; "
+            "was the gain of the recorder too low?"
+        )
+        bad_N = scan.spread(coarse_N, False)
+        findings.append(about_events("warning", "few-steps", text, scan.events, bad_N))
+    return findings
 
 
 def _check_offsets(scan: AudioScan) -> list[Finding]:

@@ -22,6 +22,7 @@ __all__ = [
     "Level",
     "cheap_checks",
     "check_some_audio",
+    "prediction_checks",
     "raise_on_errors",
 ]
 
@@ -48,6 +49,16 @@ def cheap_checks(events: EventSet, setup: RecordingSetup | None) -> list[Finding
         findings += check_site(events, setup)
     findings += check_labels(events, None if setup is None else setup.arena_mm)
     return errors_first(findings)
+
+
+def prediction_checks(events: EventSet, setup: RecordingSetup) -> list[Finding]:
+    """Those of the cheap checks that concern prediction, which needs no locations.
+
+    Args:
+        events: The set.
+        setup: The recording site of the model.
+    """
+    return [*check_index(events, fewest_samples(setup)), *check_some_audio(events)]
 
 
 def check_some_audio(events: EventSet) -> list[Finding]:

@@ -311,19 +311,16 @@ def _check_files(
 
 def _read_all(events: EventSet, parts: dict[str, BoolArray], show_progress: bool) -> list[Finding]:
     """Read all audio, and compare files with the checksums that they state."""
-    sizes = {
-        file.path: file.total_samples * file.num_microphones * file.dtype.itemsize
-        for file in events.files
-    }
-    total = sum(sizes.values())
-    with progress_bar(total, doing="reading audio", unit="bytes", show=show_progress) as advance:
+    with progress_bar(len(events), doing="reading audio", show=show_progress) as advance:
         findings = check_audio(scan_audio(events, advance=advance), parts)
     stating = [file for file in events.files if _states_checksum(file)]
     if stating:
         # It brings what shards are written with, which takes longer to load than small files to check.
         from gerbil_tune.data.files.shard_set import verify_checksums
 
-        total = sum(sizes[file.path] for file in stating)
+        total = sum(
+            file.total_samples * file.num_microphones * file.dtype.itemsize for file in stating
+        )
         doing = "verifying checksums"
         with progress_bar(total, doing=doing, unit="bytes", show=show_progress) as advance:
             problems = verify_checksums(EventSet(stating), advance=advance)

@@ -12,11 +12,11 @@ from gerbil_tune.data.checks.findings import MOSTLY, BoolArray, FloatArray
 def find_levels_db(scan: AudioScan) -> FloatArray:
     """Root mean square without the mean, float64 (N, C), in dB re 1 of the file's unit.
 
-    -inf for a constant channel, NaN for all channels of an event that is not finite.
+    -inf for a constant channel, NaN for all channels of an event that is not finite or has one sample.
     """
+    is_known_NC = scan.finite_N[:, None] & ((scan.sd_NC > 0) | scan.constant_NC)
     with np.errstate(divide="ignore"):
-        levels_NC_db = 20 * np.log10(scan.sd_NC)
-    return np.where(scan.finite_N[:, None], levels_NC_db, np.nan)
+        return np.where(is_known_NC, 20 * np.log10(scan.sd_NC), np.nan)
 
 
 def find_event_levels_db(scan: AudioScan) -> FloatArray:
@@ -26,7 +26,7 @@ def find_event_levels_db(scan: AudioScan) -> FloatArray:
 
 
 def compare_with_median_db(scan: AudioScan) -> FloatArray:
-    """Level of each event re that of the median event, float64 (N,); -inf where most channels are constant."""
+    """Level of each event re that of the median event, (N,); -inf where most channels are constant."""
     levels_N_db = find_event_levels_db(scan)
     known = levels_N_db[np.isfinite(levels_N_db)]
     return levels_N_db - (np.median(known) if len(known) else 0.0)

@@ -32,7 +32,8 @@ class Frames:
         audio_CT = np.ascontiguousarray(audio_TC[: num_frames * self.num_samples].T, np.float64)
         framed_CFT = audio_CT.reshape(len(audio_CT), num_frames, self.num_samples)
         centred_CFT = framed_CFT - framed_CFT.mean(axis=2, keepdims=True)
-        return np.einsum("cft,cft->cf", centred_CFT, centred_CFT) / self.num_samples
+        power_CF = np.einsum("cft,cft->cf", centred_CFT, centred_CFT) / self.num_samples
+        return np.asarray(power_CF)
 
 
 def estimate_snr_db(powers_CF: FloatArray, quiet_part: float) -> float:

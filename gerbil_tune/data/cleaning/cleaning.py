@@ -10,15 +10,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from gerbil_tune.config.cleaning import CleaningConfig, SnrFilter
-from gerbil_tune.data.cleaning.filters import (
-    FILTERS,
-    BoolArray,
-    EventFacts,
-    FilterOutcome,
-    duplicates,
-)
-from gerbil_tune.data.cleaning.measures import measure_audio
+from gerbil_tune.config.cleaning import CleaningConfig
+from gerbil_tune.data.checks.audio_scan import scan_audio
+from gerbil_tune.data.checks.findings import BoolArray
+from gerbil_tune.data.checks.signal_to_noise import Frames
+from gerbil_tune.data.cleaning.filters import FILTERS, EventFacts, FilterOutcome, duplicates
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.data.progress import Advance
 from gerbil_tune.errors import ConfigError
@@ -97,14 +93,12 @@ def clean_events(
     Raises:
         ConfigError: If a filter that the config sets by name cannot be applied to these data.
     """
-    frames = config.snr or SnrFilter()
-    audio = measure_audio(
-        events,
-        frame_samples=max(round(frames.frame_ms / 1000 * setup.sample_rate_hz), 1),
-        quiet_part=frames.quiet_part,
-        advance=advance,
-    )
-    facts = EventFacts(events, setup, events.locations_mm, audio)
+    frames = None
+    if config.snr is not None and not events.is_impulse_response:
+        num_samples = max(round(config.snr.frame_ms / 1000 * setup.sample_rate_hz), 1)
+        frames = Frames(num_samples, config.snr.quiet_part)
+    scan = scan_audio(events, frames=frames, advance=advance)
+    facts = EventFacts(setup, events.locations_mm, scan)
     outcomes = [
         judge(facts, section)
         for name, judge in FILTERS.items()

@@ -22,19 +22,24 @@ from gerbil_tune.config.cleaning import (
     SkeletonFilter,
     SnrFilter,
 )
-from gerbil_tune.data.cleaning.measures import AudioMeasures
+from gerbil_tune.data.checks.audio_scan import AudioScan
+from gerbil_tune.data.checks.clipping import find_clipped_share
+from gerbil_tune.data.checks.duplicates import find_duplicates
+from gerbil_tune.data.checks.findings import BoolArray, FloatArray
+from gerbil_tune.data.checks.levels import (
+    compare_with_event_db,
+    compare_with_median_db,
+    find_dead,
+    find_event_levels_db,
+)
 from gerbil_tune.data.cleaning.skeletons import fewest_events, judge_skeletons, pair_lengths_mm
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.errors import ConfigError
 from gerbil_tune.geometry import RecordingSetup, longest_path_mm
 from gerbil_tune.units import distance_to_delay_s
 
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
-
 NO_LOCATIONS = "the data have no locations"
-_MOST_EVENTS = 0.5
-"""A fault of more than this part of the events is one of the recording site, not of an event."""
+IMPULSE_RESPONSES = "impulse responses are no recordings"
 
 
 @dataclass(frozen=True)
@@ -42,16 +47,19 @@ class EventFacts:
     """All that filters look at.
 
     Attributes:
-        events: The set, with the keypoints that count.
         setup: The recording site.
-        locations_NKD: float32 in mm, or None.
-        audio: Measures of the audio.
+        locations_NKD: float32 in mm, of the keypoints that count, or None.
+        scan: What a pass over the audio of all events has seen.
     """
 
-    events: EventSet
     setup: RecordingSetup
     locations_NKD: npt.NDArray[np.float32] | None
-    audio: AudioMeasures
+    scan: AudioScan
+
+    @property
+    def events(self) -> EventSet:
+        """The set."""
+        return self.scan.events
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class FilterOutcome:
 
 def not_finite(facts: EventFacts, config: NotFiniteFilter) -> FilterOutcome:
     """Events with NaN or infinite samples or locations."""
-    is_bad_audio_N = ~facts.audio.is_finite_N & config.audio
+    is_bad_audio_N = facts.scan.spread(~facts.scan.finite_N & config.audio, False)
     is_bad_place_N = np.zeros_like(is_bad_audio_N)
     if facts.locations_NKD is not None and config.locations:
         is_bad_place_N = np.asarray(~np.isfinite(facts.locations_NKD).all(axis=(1, 2)))
@@ -125,13 +133,13 @@ def duration(facts: EventFacts, config: DurationFilter) -> FilterOutcome:
 
 def silence(facts: EventFacts, config: SilenceFilter) -> FilterOutcome:
     """Events whose median microphone is too quiet."""
-    level_N_db = _event_levels_db(facts)
-    unit = "dB re full scale"
     if config.relative_to == "median":
-        known = level_N_db[np.isfinite(level_N_db)]
-        # -inf of a constant event stays -inf.
-        level_N_db = level_N_db - (np.median(known) if len(known) else 0.0)
+        level_N_db = facts.scan.spread(compare_with_median_db(facts.scan), np.nan)
         unit = "dB re the median event"
+    else:
+        level_N_db = facts.scan.spread(find_event_levels_db(facts.scan), np.nan)
+        level_N_db -= _full_scale_db(facts.events)
+        unit = "dB re full scale"
     is_hit_N = level_N_db < config.min_level_db
     details = {}
     for i in np.flatnonzero(is_hit_N).tolist():
@@ -140,26 +148,24 @@ def silence(facts: EventFacts, config: SilenceFilter) -> FilterOutcome:
     return FilterOutcome("silence", is_hit_N, level_N_db, unit, config.min_level_db, True, details)
 
 
-def _event_levels_db(facts: EventFacts) -> FloatArray:
-    """Level of the median microphone of each event (N,); of an even number the louder middle one."""
-    levels = np.sort(facts.audio.level_NC_db, axis=1)
-    return np.asarray(levels[:, levels.shape[1] // 2])
+def _full_scale_db(events: EventSet) -> FloatArray:
+    """Largest number that the file of each event can hold (N,), 1.0 for floats."""
+    dtypes = [file.dtype for file in events.files]
+    largest = [float(np.iinfo(dtype).max) if dtype.kind == "i" else 1.0 for dtype in dtypes]
+    return np.asarray(20 * np.log10(largest)[events.file_numbers])
 
 
 def dead_microphone(facts: EventFacts, config: DeadMicrophoneFilter) -> FilterOutcome:
     """Events in which single microphones are silent that work in other events."""
-    level_N1_db = _event_levels_db(facts)[:, None]
-    is_heard_N1 = np.isfinite(level_N1_db)
-    relative_NC_db = facts.audio.level_NC_db - np.where(is_heard_N1, level_N1_db, np.nan)
-    is_dead_NC = relative_NC_db < -config.max_below_db
-    always = np.flatnonzero(is_dead_NC.sum(axis=0) > _MOST_EVENTS * max(is_heard_N1.sum(), 1))
+    is_dead_NC, always_C = find_dead(facts.scan, config.max_below_db)
+    is_dead_NC = facts.scan.spread(is_dead_NC & ~always_C, False)
+    relative_NC_db = facts.scan.spread(compare_with_event_db(facts.scan), np.nan)
+    relative_NC_db[:, always_C] = np.nan
     note = None
-    if len(always):
-        is_dead_NC[:, always] = False
-        relative_NC_db[:, always] = np.nan
+    if always_C.any():
         note = (
-            f"microphones {always.tolist()} (counted from 0) are silent in most events; this is not "
-            "counted against single events: repair them, or leave the channels out"
+            f"microphones {np.flatnonzero(always_C).tolist()} (counted from 0) are silent in most events; "
+            "this is not counted against single events: repair them, or leave the channels out"
         )
     details = {
         i: f"microphones {np.flatnonzero(is_dead_NC[i]).tolist()} (counted from 0) are silent"
@@ -181,7 +187,9 @@ def dead_microphone(facts: EventFacts, config: DeadMicrophoneFilter) -> FilterOu
 
 def clipping(facts: EventFacts, config: ClippingFilter) -> FilterOutcome:
     """Events with flat tops."""
-    share_NC = np.where(np.isnan(facts.audio.clipped_NC), 0.0, facts.audio.clipped_NC)
+    if facts.events.is_impulse_response:
+        return _skip("clipping", facts, IMPULSE_RESPONSES)
+    share_NC = facts.scan.spread(find_clipped_share(facts.scan), 0.0)
     share_N = share_NC.max(axis=1)
     is_hit_N = share_N > config.max_share
     details = {
@@ -195,14 +203,16 @@ def clipping(facts: EventFacts, config: ClippingFilter) -> FilterOutcome:
 
 def snr(facts: EventFacts, config: SnrFilter) -> FilterOutcome:
     """Events in which nothing stands out of the noise."""
-    snr_N_db = facts.audio.snr_N_db
+    if facts.events.is_impulse_response:
+        return _skip("snr", facts, IMPULSE_RESPONSES)
+    snr_N_db = facts.scan.spread(facts.scan.snr_N_db, np.nan)
     is_hit_N = snr_N_db < config.min_db
     details = {
         i: f"the loudest part is {snr_N_db[i]:.1f} dB above the quiet part"
         for i in np.flatnonzero(is_hit_N).tolist()
     }
     note = None
-    unmeasured = int((facts.audio.is_finite_N & np.isnan(snr_N_db)).sum())
+    unmeasured = int((facts.scan.finite_N & np.isnan(facts.scan.snr_N_db)).sum())
     if unmeasured:
         note = f"not measured: {unmeasured:,} that are silent or have under 4 frames"
     return FilterOutcome("snr", is_hit_N, snr_N_db, "dB", config.min_db, True, details, note=note)
@@ -294,15 +304,12 @@ def skeleton(facts: EventFacts, config: SkeletonFilter) -> FilterOutcome:
 def duplicates(facts: EventFacts, is_hit_N: BoolArray) -> FilterOutcome:
     """Events with the same audio as another; the first that ``is_hit_N`` does not name is kept.
 
-    Empty and silent events are no copies of each other.
+    Empty and silent events, and those that are not finite, are no copies of each other.
     """
-    has_sound_N = ~np.isneginf(facts.audio.level_NC_db).all(axis=1) & (facts.events.lengths > 0)
-    order = np.lexsort((np.arange(len(is_hit_N)), is_hit_N))
-    kept: dict[bytes, int] = {}
     details = {}
-    for i in order[has_sound_N[order]].tolist():
-        first = kept.setdefault(facts.audio.digest_N[i], i)
-        if first != i:
+    for places in find_duplicates(facts.scan):
+        first, *copies = places[np.argsort(is_hit_N[places], kind="stable")].tolist()
+        for i in copies:
             details[i] = f"same audio as {facts.events.describe(first)}"
     is_copy_N = np.zeros(len(is_hit_N), dtype=np.bool_)
     is_copy_N[list(details)] = True

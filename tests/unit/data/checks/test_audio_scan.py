@@ -4,6 +4,7 @@ import pytest
 from gerbil_tune.data.checks import audio_scan
 from gerbil_tune.data.checks.audio_scan import scan_audio
 from gerbil_tune.data.events import open_events
+from gerbil_tune.errors import DatasetError
 
 
 @pytest.fixture
@@ -20,13 +21,13 @@ def test_each_event_is_summarized(make_event_file, dtype, num_threads):
     events = open_events(make_event_file(num_events=31, dtype=dtype))
     told = []
     scan = scan_audio(events, num_threads=num_threads, advance=told.append)
-    assert sum(told) == events.files[0].audio().nbytes
+    assert sum(told) == 31
     for row, place in enumerate(scan.places_N):
         audio = events.read(place).astype(np.float64)
         np.testing.assert_array_equal(scan.low_NC[row], audio.min(axis=0))
         np.testing.assert_array_equal(scan.high_NC[row], audio.max(axis=0))
-        np.testing.assert_allclose(scan.mean_NC[row], audio.mean(axis=0), rtol=1e-4, atol=1e-3)
-        np.testing.assert_allclose(scan.sd_NC[row], audio.std(axis=0), rtol=1e-6)
+        np.testing.assert_allclose(scan.mean_NC[row], audio.mean(axis=0), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(scan.sd_NC[row], audio.std(axis=0), rtol=1e-9)
     assert scan.places_N.tolist() == list(range(31))
     assert scan.finite_N.all()
     assert not scan.constant_NC.any()
@@ -45,11 +46,16 @@ def test_some_events_some_samples_and_no_empty_ones(make_event_file):
     lengths = [300] * 10
     lengths[4] = 0
     events = open_events(make_event_file(lengths=lengths))
-    scan = scan_audio(events, np.array([2, 4, 7]), max_samples=100)
+    told = []
+    scan = scan_audio(events, np.array([2, 4, 7]), max_samples=100, advance=told.append)
+    assert sum(told) == 3
     assert scan.places_N.tolist() == [2, 7]
     audio = events.read(7, 0, 100)
     np.testing.assert_array_equal(scan.high_NC[1], audio.max(axis=0))
-    assert scan.spread(np.array([False, True])).tolist() == [i == 7 for i in range(10)]
+    assert scan.spread(np.array([False, True]), False).tolist() == [i == 7 for i in range(10)]
+    whole = scan.spread(np.array([[1.0, 2.0], [3.0, 4.0]]), np.nan)
+    assert whole[[2, 7]].tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert np.isnan(whole).all(axis=1).sum() == 8
 
 
 def test_equal_audio_has_equal_keys_in_any_type(make_event_file):
@@ -90,6 +96,14 @@ def test_one_sample_is_not_constant(make_event_file):
     audio = np.random.default_rng(0).normal(size=(10, 4))
     scan = scan_audio(open_events(make_event_file(lengths=[1] * 10, audio=audio)))
     assert not scan.constant_NC.any()
+
+
+def test_a_file_that_is_gone(make_event_file):
+    path = make_event_file(num_events=5)
+    events = open_events(path)
+    path.unlink()
+    with pytest.raises(DatasetError, match="cannot be mapped"):
+        scan_audio(events)
 
 
 def test_an_error_in_a_thread_arrives(make_event_file, monkeypatch):

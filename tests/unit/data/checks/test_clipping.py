@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gerbil_tune.data.checks.audio_scan import scan_audio
-from gerbil_tune.data.checks.clipping import check_clipping, find_clipped
+from gerbil_tune.data.checks.clipping import check_clipping, find_clipped, find_clipped_share
 from gerbil_tune.data.events import open_events
 from tests.conftest import write_event_file
 
@@ -144,3 +144,74 @@ def test_each_file_has_its_own_rail(tmp_path):
     assert finding.examples == ("event 2 of quiet.h5", "event 6 of quiet.h5")
     assert "2500.5" in finding.message
     assert "microphones [0]" in finding.message
+
+
+class TestShare:
+    @pytest.fixture
+    def share(self, tmp_path):
+        def share(audio_TC, dtype="float64"):
+            path = write_event_file(
+                tmp_path / "calls.h5",
+                lengths=[len(audio_TC)],
+                audio=audio_TC,
+                num_microphones=audio_TC.shape[1],
+                dtype=dtype,
+            )
+            return find_clipped_share(scan_audio(open_events(path)))[0]
+
+        return share
+
+    @pytest.mark.parametrize("limit", [0.95, 0.8, 0.5])
+    @pytest.mark.parametrize("hertz", [50.1, 7_013.0, 41_007.0])
+    def test_of_a_sine(self, share, limit, hertz):
+        """Above the limit is the part 1 - 2 asin(limit) / pi of a sine."""
+        sine = np.sin(2 * np.pi * hertz / 125_000 * np.arange(50_000) + 0.3)[:, None]
+        expected = 1 - 2 * np.arcsin(limit) / np.pi
+        assert share(np.clip(sine, -limit, limit)) == pytest.approx([expected], abs=0.005)
+        assert share(np.minimum(sine, limit)) == pytest.approx([expected / 2], abs=0.005)
+        assert share(sine) == [0]
+
+    @pytest.mark.parametrize("dtype", ["int16", "int32"])
+    def test_at_the_limit_of_the_integers(self, share, dtype):
+        limits = np.iinfo(dtype)
+        sine = 1.2 * limits.max * np.sin(0.35 * np.arange(20_000))[:, None]
+        assert share(np.clip(sine, limits.min, limits.max), dtype) > 0.3
+
+    def test_below_the_limit_of_the_integers(self, share):
+        noise = np.random.default_rng(0).normal(0, 100, (20_000, 2))
+        noise += 3000 * np.sin(0.35 * np.arange(20_000))[:, None]
+        noise[:, 0] = np.clip(noise[:, 0], -2000, 2000)
+        first, second = share(noise, "int16")
+        assert first > 0.3
+        assert second == 0
+
+    def test_events_of_other_gains_have_their_own_limit(self, clipped):
+        audio = noise(sd=100)
+        for event, gain in ((3, 1.0), (7, 0.1)):
+            audio[event] = np.clip(audio[event], -150, 150) * gain
+        assert clipped(audio, "float32") == [(event, c) for event in (3, 7) for c in range(3)]
+
+
+def test_less_than_data_clean_lets_pass_is_no_finding(tmp_path):
+    audio = np.random.default_rng(0).normal(0, 3000, (10_000, 2))
+    audio[100:110, 0] = 32767  # 0.2 % of the samples of the first event
+    path = tmp_path / "calls.h5"
+    options = {"lengths": [5000, 5000], "num_microphones": 2, "dtype": "int16"}
+    write_event_file(path, audio=audio, **options)
+    (finding,) = check_clipping(scan_audio(open_events(path)))
+    assert finding.count == 1
+    audio[105:110, 0] = 0
+    write_event_file(path, audio=audio, **options)
+    scan = scan_audio(open_events(path))
+    assert len(find_clipped(scan)) == 1
+    assert check_clipping(scan) == []
+
+
+def test_a_loud_event_is_evidence_for_one_that_just_reaches_the_limit(clipped):
+    audio = noise()
+    audio[4, 10:13, 1] = 4321.5
+    assert clipped(audio, "float32") == []
+    audio[8, :, 1] = tone(7000, 4321.5)
+    audio[2, :, 1] /= 10
+    audio[2, 10:13, 1] = 432.1  # below the limit that the others reach
+    assert clipped(audio, "float32") == [(4, 1), (8, 1)]

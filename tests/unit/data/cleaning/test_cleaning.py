@@ -1,3 +1,4 @@
+import collections
 import functools
 
 import numpy as np
@@ -5,6 +6,9 @@ import pytest
 
 from gerbil_tune.config.cleaning import CleaningConfig, load_cleaning
 from gerbil_tune.config.schema import DataConfig
+from gerbil_tune.data.checks.audio import check_audio
+from gerbil_tune.data.checks.audio_scan import scan_audio
+from gerbil_tune.data.checks.inspection import CLEANABLE
 from gerbil_tune.data.cleaning.cleaning import clean_events
 from gerbil_tune.data.events import open_events, recording_setup
 from gerbil_tune.errors import ConfigError
@@ -191,6 +195,16 @@ class TestSilence:
         loud = run("silence", overrides=[relative, "silence/min_level_db=-20"], **options)
         assert len(removed(loud)) == NUM_EVENTS
 
+    def test_files_of_other_integers_are_compared_in_their_numbers(self, make_event_file):
+        audio = [np.round(event_TC * 1e5) for event_TC in calls()]
+        options = {"audio": np.concatenate(audio), "lengths": [len(one) for one in audio]}
+        paths = [
+            make_event_file(f"{dtype}.h5", dtype=dtype, **options) for dtype in ("int16", "int32")
+        ]
+        events = open_events(paths)
+        config = CleaningConfig(duplicates=None)
+        assert clean_events(events, recording_setup(events, DataConfig()), config).reasons == {}
+
     def test_one_working_microphone_of_four_is_not_enough(self, run):
         audio = calls()
         audio[6][:, 1:] = 0
@@ -369,6 +383,96 @@ class TestDuplicates:
             4: ("duration",),
         }
         assert result.reasons[6] == ("silence",)
+
+
+class TestImpulseResponses:
+    def responses(self):
+        time = np.arange(1000)[:, None]
+        generator = np.random.default_rng(0)
+        return [
+            generator.normal(0, gain, (1000, 4)) * np.exp(-time / 100)
+            for gain in np.geomspace(0.03, 0.3, NUM_EVENTS)
+        ]
+
+    def test_filters_of_sound_are_skipped(self, run):
+        audio = self.responses()
+        audio[3][5, 1], audio[7], audio[9] = np.nan, audio[6], audio[9] * 0
+        audio[8][:, 2] = 0
+        result = run(audio=audio, layout="rir")
+        assert result.reasons == {
+            3: ("not_finite",),
+            7: ("duplicates",),
+            8: ("dead_microphone",),
+            9: ("silence",),
+        }
+        skipped = {
+            found.name for found in result.outcomes if found.skipped and "impulse" in found.skipped
+        }
+        assert skipped == {"clipping", "snr"}
+
+    def test_what_is_asked_for_by_name_is_an_error(self, run):
+        with pytest.raises(ConfigError, match="snr cannot be applied: impulse responses"):
+            run(audio=self.responses(), layout="rir", overrides=["snr/min_db=6"])
+
+
+FILTER_OF = {
+    "nan-audio": "not_finite",
+    "silent-events": "silence",
+    "quiet-events": "silence",
+    "partly-dead-microphones": "dead_microphone",
+    "clipped-events": "clipping",
+    "duplicate-events": "duplicates",
+}
+
+
+class TestAgreesWithTheCheck:
+    """What `data check` says of events, and advises to clean, is what goes by default."""
+
+    @pytest.mark.parametrize("dtype", ["float32", "int16"])
+    def test_in_all_that_is_about_audio(self, make_event_file, dtype):
+        audio = [event_TC * 2e5 for event_TC in calls()]
+        audio[11] *= 1e-3
+        audio[12][:] = 0
+        audio[20][:, 1] = np.clip(audio[20][:, 1], -1000, 1000)
+        audio[21] = np.clip(audio[21] * 50, -32768, 32767)
+        audio[22][100:103, 0] = 32767  # 3 samples of thousands: neither tells, neither removes
+        audio[30], audio[40] = audio[29], audio[28]
+        audio[41][:, 2] = 5
+        if dtype == "float32":
+            audio[50][3, 0] = np.nan
+            audio[42][:, 3] *= 1e-4
+        path = make_event_file(
+            audio=np.concatenate(audio), lengths=[len(one) for one in audio], dtype=dtype
+        )
+        events = open_events(path)
+        findings = check_audio(scan_audio(events))
+        result = clean_events(events, recording_setup(events, DataConfig()), CleaningConfig())
+        told = collections.Counter()
+        for finding in findings:
+            assert finding.code in CLEANABLE
+            told[FILTER_OF[finding.code]] += finding.count
+        removed = {name: count for name, count in result.counts.items() if count and name != "snr"}
+        assert removed == dict(told)
+        assert len(told) == (5 if dtype == "float32" else 4)
+
+    def test_a_microphone_that_is_silent_in_most_events_is_no_fault_of_events(self, run, tmp_path):
+        audio = calls()
+        for event_TC in audio[:40]:
+            event_TC[:, 1] = 0
+        assert run(audio=audio).reasons == {}
+        codes = {finding.code for finding in check_audio(scan_audio(open_events(tmp_path)))}
+        assert codes == {"dead-microphones"}
+        assert not codes & CLEANABLE
+
+
+def test_progress_counts_every_event(make_event_file):
+    lengths = [300] * 70
+    lengths[5] = 0
+    events = open_events(make_event_file(lengths=lengths))
+    told = []
+    setup = recording_setup(events, DataConfig())
+    clean_events(events, setup, CleaningConfig(), advance=told.append)
+    assert sum(told) == 70
 
 
 class TestPlantedFaults:
