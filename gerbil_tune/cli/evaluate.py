@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gerbil_tune.cli.options import CacheDirOption, EventsOption
-from gerbil_tune.errors import DatasetError
+from gerbil_tune.errors import ConfigError, DatasetError, GerbilTuneError
 
 if TYPE_CHECKING:
     from gerbil_tune.data.events import EventSet
@@ -57,6 +57,8 @@ def evaluate(
     chosen = open_events(data)
     if events is not None:
         chosen = chosen.subset(read_indices(events, len(chosen)))
+    if output is not None:
+        _check_output(output)
     uri = default_tracking_uri(Path.cwd())
     bundles = {}
     for text in models:
@@ -69,6 +71,24 @@ def evaluate(
     if output is not None:
         result.save(output)
         typer.echo(f"wrote {output}")
+
+
+def _check_output(output: Path) -> None:
+    """Refuse to replace anything but an earlier evaluation: it may be somebody's recordings.
+
+    Raises:
+        ConfigError: Naming the file.
+    """
+    from gerbil_tune.evaluation.results import EvaluationResult
+
+    if output.exists():
+        try:
+            EvaluationResult.load(output)
+        except (GerbilTuneError, OSError) as error:
+            raise ConfigError(
+                f"-o {output} is there already and holds no evaluation, so it is not replaced; choose "
+                "another name"
+            ) from error
 
 
 def evaluate_models(

@@ -4,9 +4,10 @@ Every leaf has a path (``model/num_blocks``); search spaces, ``--set``, MLflow p
 messages all speak of leaves by that path. A config is frozen; nothing changes a value after loading.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, model_validator
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, field_validator, model_validator
 
 from gerbil_tune.config.augmentation import AugmentationConfig
 from gerbil_tune.config.section import (
@@ -60,6 +61,12 @@ class DataConfig(ConfigModel):
         None,
         description="Folder of wav files that files of room impulse responses are convolved with.",
     )
+
+    @field_validator("source_folder")
+    @classmethod
+    def _source_folder_is_absolute(cls, folder: str | None) -> str | None:
+        # Workers have other working directories.
+        return None if folder is None else str(Path(folder).expanduser().absolute())
 
 
 class GccConfig(ConfigModel):

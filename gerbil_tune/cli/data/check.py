@@ -67,7 +67,8 @@ def check(
     )
     values = "".join(f" --set {shlex.quote(value)}" for value in overrides or [])
     chosen = "" if events is None else f" --events {shlex.quote(str(events))}"
-    verdict = _decide(found, paths, chosen + values)
+    parts = "" if split is None else f" --split {shlex.quote(str(split))}"
+    verdict = _decide(found, paths, chosen + values, parts)
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
     elif found.files or len(found.findings) > 1:
@@ -165,13 +166,14 @@ def _lengths(lengths: "Lengths") -> str:
     return f"{lengths.events:,} in {lengths.seconds:,.1f} s: {spread}"
 
 
-def _decide(found: "Inspection", paths: Sequence[Path], options: str) -> str:
+def _decide(found: "Inspection", paths: Sequence[Path], options: str, split: str) -> str:
     """One line: usable or not, and what to do next.
 
     Args:
         found: What was found.
         paths: What was looked at.
-        options: Options of this command that the next one needs too.
+        options: Options of this command that any next one needs too.
+        split: The option of a split, which checking and training need too.
     """
     words = [shlex.quote(str(path)) for path in paths]
     names, data = " ".join(words) + options, " --data ".join(words) + options
@@ -183,15 +185,20 @@ def _decide(found: "Inspection", paths: Sequence[Path], options: str) -> str:
         next_step = (
             f"gerbil-tune data clean {names}"
             if found.wants_cleaning
-            else f"mend what the errors name, then gerbil-tune data check {names}"
+            else f"mend what the errors name, then gerbil-tune data check {names}{split}"
         )
         return f"not usable as it is: {errors}, {warnings}; next: {next_step}"
     if found.wants_cleaning:
         next_step = f"gerbil-tune data clean {names}"
     elif not found.is_full:
-        next_step = f"gerbil-tune data check {names}, which reads all audio"
+        next_step = f"gerbil-tune data check {names}{split}, which reads all audio"
+    elif found.are_impulse_responses and "data/source_folder=" not in options:
+        next_step = (
+            f"gerbil-tune search SPACE.yaml --data {data}{split} --set data/source_folder=WAVS, a folder of "
+            "sounds to convolve these impulse responses with"
+        )
     elif found.is_labelled:
-        next_step = f"gerbil-tune search SPACE.yaml --data {data}"
+        next_step = f"gerbil-tune search SPACE.yaml --data {data}{split}"
     else:
         next_step = f"gerbil-tune predict --model REF --data {data} -o OUT"
     verdict = "no problem found" if not found.findings else f"usable, with {warnings}"

@@ -24,7 +24,7 @@ def shard(
         ),
     ],
     shard_mb: Annotated[
-        float, typer.Option(min=0.001, metavar="MB", help="Audio in a shard, about.")
+        float, typer.Option(min=0.001, max=1e9, metavar="MB", help="Audio in a shard, about.")
     ] = 1000.0,
     events: EventsOption = None,
     processes: Annotated[

@@ -7,6 +7,7 @@ import typer
 
 from gerbil_tune.cli.options import SetOption
 from gerbil_tune.config.load import load_experiment
+from gerbil_tune.errors import ConfigError
 
 
 def show(
@@ -28,6 +29,8 @@ def show(
     from gerbil_tune.data.events import open_events
     from gerbil_tune.data.pictures.event import draw_event
 
+    if output is not None and output.suffix.lower() != ".png":
+        raise ConfigError(f"-o must name a picture ending in .png, but is {output}")
     events = open_events(path)
     if output is None:
         output = Path(f"{path.stem}_event_{event}.png")

@@ -49,6 +49,8 @@ CLEANABLE = frozenset(
     }
 )
 """Codes of faults of single events, which can be removed."""
+_MISTAKES_OF_ALL = frozenset({"outside-arena", "wrong-height"})
+"""Those that, as errors, are of most events: cleaning would leave nothing."""
 _READ_ERRORS = (OSError, RuntimeError, KeyError, TypeError, ValueError)
 """What h5py raises on damaged files, and DatasetError, which is a ValueError."""
 _INDEX_FOLDER = "indices"
@@ -86,11 +88,16 @@ class Inspection:
         return bool(self.files) and all(file.is_labelled for file in self.files)
 
     @property
+    def are_impulse_responses(self) -> bool:
+        """Whether the events are impulse responses."""
+        return any(file.layout == "rir" for file in self.files)
+
+    @property
     def wants_cleaning(self) -> bool:
         """Whether ``gerbil-tune data clean`` is the next step: it removes all errors, or some warnings."""
         kinds = {finding.code: finding.level for finding in self.findings}
         errors = {code for code, level in kinds.items() if level == "error"}
-        return bool(kinds.keys() & CLEANABLE) and errors <= CLEANABLE
+        return bool(kinds.keys() & CLEANABLE) and errors <= CLEANABLE - _MISTAKES_OF_ALL
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary that ``json`` can write; no value is NaN.

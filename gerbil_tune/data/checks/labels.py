@@ -153,21 +153,26 @@ def _check_equal_keypoints(
 def _check_unit(
     events: EventSet, locations_NKD: FloatArray, arena_mm: tuple[float, ...]
 ) -> list[Finding]:
-    """Find locations that would fill the arena if they were in metres or centimetres."""
-    stated = all(file.states_units for file in events.files)
-    if stated or len(locations_NKD) < FEWEST_FOR_PATTERN:
+    """Find locations that would fill the arena if they were in metres or centimetres.
+
+    Where the files state the unit, only what no animal does is doubted: to stay within a millimetre.
+    """
+    if len(locations_NKD) < FEWEST_FOR_PATTERN:
         return []
+    stated = all(file.states_units for file in events.files)
     half_mm = max(arena_mm[:2]) / 2
     farthest_mm = float(np.quantile(np.abs(locations_NKD[..., :2]).max(axis=(1, 2)), 0.99))
     for unit, low, high in _UNIT_SPREADS:
-        if low * half_mm < farthest_mm < high * half_mm:
+        if low * half_mm < farthest_mm < high * half_mm and not (stated and unit != "m"):
+            otherwise = "it says another" if stated else "or to 'mm' if they are right"
             text = (
                 f"locations reach {farthest_mm:.3g} mm from the centre of an arena of "
                 f"{2 * half_mm:g} mm and seem to be in {unit}; set the attribute 'units' of the file to "
-                f"{unit!r} (or to 'mm' if they are right)"
+                f"{unit!r} ({otherwise})"
             )
             examples = _name_files(events)
-            return [Finding("error", text, "locations-unit", len(locations_NKD), examples)]
+            level: Level = "warning" if stated else "error"
+            return [Finding(level, text, "locations-unit", len(locations_NKD), examples)]
     return []
 
 

@@ -63,5 +63,7 @@ def content_of(path: Path, watch: Callable[[int], None] | None = None) -> str:
 
 def _stamp(path: Path) -> str:
     facts = path.stat()
-    text = f"{path.resolve()} {facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns}"
+    text = f"{path.resolve()} {facts.st_dev} {facts.st_ino} {facts.st_size} "
+    # The time of the last change of any kind, for the other can be set to anything.
+    text += f"{facts.st_mtime_ns} {facts.st_ctime_ns}"
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

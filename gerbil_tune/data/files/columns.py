@@ -33,7 +33,10 @@ def read_starts(
             f"{path}: dataset {name!r} has {len(stored)} entries, but must have one more than there "
             "are events: there is no event in the file"
         )
-    starts = np.minimum(stored[:], np.iinfo(np.int64).max).astype(np.int64)
+    starts = stored[:]
+    if stored.dtype.kind == "u":  # what does not fit becomes the largest number, not a negative one
+        starts = np.minimum(starts.astype(np.uint64), np.uint64(np.iinfo(np.int64).max))
+    starts = starts.astype(np.int64)
     falls = np.flatnonzero(np.diff(starts) < 0)
     if len(falls):
         i = int(falls[0])

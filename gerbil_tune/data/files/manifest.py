@@ -1,7 +1,8 @@
 """The manifest of a folder of shards: which files, in which order, and what they must hold.
 
-manifest.json   {"format": "gerbil_tune shards", "version": 1, "fingerprint": ..., "num_events": ...,
-                 "shards": [{"name": "shard-00000.h5", "num_events": ..., "num_bytes": ..., "checksum": ...}]}
+It is JSON, ``manifest.json``, with format, version, finished, fingerprint, num_events and, for each of the
+shards, name, num_events, num_bytes and checksum. It is there before the first shard is, not finished, so that
+a folder whose writing was interrupted is known for one.
 """
 
 import json
@@ -39,13 +40,15 @@ class Manifest:
 
     Attributes:
         folder: Where it is.
-        fingerprint: Of the set that the shards were made of.
+        fingerprint: Of the set that the shards were made of, and of how.
         shards: In the order of the events.
+        finished: Whether all of them are written.
     """
 
     folder: Path
     fingerprint: str
     shards: tuple[Shard, ...]
+    finished: bool = True
 
     @property
     def paths(self) -> list[Path]:
@@ -73,6 +76,7 @@ class Manifest:
         content = {
             "format": _FORMAT,
             "version": _VERSION,
+            "finished": self.finished,
             "fingerprint": self.fingerprint,
             "num_events": sum(shard.num_events for shard in self.shards),
             "shards": [asdict(shard) for shard in self.shards],
@@ -85,7 +89,22 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Read a folder's manifest, or None where it has none.
+    """Read the manifest of a folder of shards, or None where it has none.
+
+    Raises:
+        DatasetError: If it cannot be read, is none of this package's, or the shards are not all written.
+    """
+    manifest = read_any_manifest(folder)
+    if manifest is not None and not manifest.finished:
+        raise DatasetError(
+            f"{folder / MANIFEST}: says that these shards are not all written; run the gerbil-tune data "
+            "shard command again that writes them, which goes on where it was stopped"
+        )
+    return manifest
+
+
+def read_any_manifest(folder: Path) -> Manifest | None:
+    """Read a manifest, also of a folder that is being written.
 
     Raises:
         DatasetError: If it cannot be read or is none of this package's.
@@ -106,9 +125,10 @@ def read_manifest(folder: Path) -> Manifest | None:
             )
             for entry in content["shards"]
         )
-        if not shards:
+        finished = content["finished"] is True
+        if finished and not shards:
             raise ValueError("it lists no shard")
-        return Manifest(folder, str(content["fingerprint"]), shards)
+        return Manifest(folder, str(content["fingerprint"]), shards, finished)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(
             f"{path}: is no manifest that can be read ({type(error).__name__}: {error}); shard the data "

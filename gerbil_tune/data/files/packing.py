@@ -37,7 +37,7 @@ def packed_file(structure: Structure) -> Path:
         folder = cache_folder("packed")
         # Only a file that was never seen is read here, and then packing reads it from memory.
         target = folder / f"{content_of(path)}.h5"
-        if target.exists():
+        if _is_whole(target, structure):
             return target
         return _pack_locked(structure, target)
     except OSError as error:
@@ -57,12 +57,24 @@ def _pack_locked(structure: Structure, target: Path) -> Path:
         print(f"waiting for another process that packs {structure.path.name}", file=sys.stderr)
         lock.acquire()
     try:
-        if not target.exists():
+        if not _is_whole(target, structure):
             _remove_leftovers(target)
             _pack(structure, target)
         return target
     finally:
         lock.release()
+
+
+def _is_whole(target: Path, structure: Structure) -> bool:
+    """Whether a packed copy is there and as long as it must be; a disk that was full can have cut it."""
+    try:
+        with h5py.File(target, "r") as file:
+            audio = file["audio"]
+            end = audio.id.get_offset() + audio.size * audio.dtype.itemsize
+            expected = (structure.total_samples, structure.num_microphones)
+            return bool(audio.shape == expected and end <= target.stat().st_size)
+    except (OSError, KeyError, RuntimeError, TypeError):
+        return False
 
 
 def _remove_leftovers(target: Path) -> None:

@@ -1,10 +1,12 @@
 """Folders of shards: a data set as contiguous files of about one size, with a manifest and checksums."""
 
+import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,20 @@ import numpy.typing as npt
 
 from gerbil_tune.data.events import EventSet, open_events
 from gerbil_tune.data.files.formats import EventFile, open_event_file
-from gerbil_tune.data.files.manifest import MANIFEST, Manifest, Shard, read_manifest
+from gerbil_tune.data.files.manifest import (
+    MANIFEST,
+    Manifest,
+    Shard,
+    read_any_manifest,
+    read_manifest,
+)
 from gerbil_tune.data.files.writer import (
     EventFileWriter,
     Header,
     content_checksum,
     write_events,
 )
-from gerbil_tune.errors import ConfigError
+from gerbil_tune.errors import ConfigError, DatasetError
 
 SHARD_BYTES = 1 << 30
 _IN_PROCESS_BELOW_BYTES = 1 << 26
@@ -61,7 +69,7 @@ def write_shards(
 ) -> Manifest:
     """Write a set as shards, in parallel, and then the manifest.
 
-    A shard that an interrupted run left is kept if it is whole and holds the same events.
+    A shard that an interrupted run left is kept if it holds the same events, sample by sample.
 
     Args:
         events: The set, in order.
@@ -75,29 +83,62 @@ def write_shards(
         The manifest, which is on the disk.
 
     Raises:
-        ConfigError: If the folder holds shards of other data.
+        ConfigError: If the folder holds anything else, or cannot be written.
     """
     folder = folder.expanduser().absolute()
-    fingerprint = events.fingerprint() + ("" if rendering is None else f"-{rendering.seed}")
-    existing = read_manifest(folder) if folder.is_dir() else None
+    fingerprint = _identify(events, rendering)
+    try:
+        _check_folder(folder, events, fingerprint)
+        folder.mkdir(parents=True, exist_ok=True)
+        Manifest(folder, fingerprint, (), finished=False).write()
+        tasks = [
+            _Task(events.subset(part), part, folder / f"shard-{number:05d}.h5", rendering)
+            for number, part in enumerate(plan_shards(events, shard_bytes))
+        ]
+        shards: dict[str, Shard] = {}
+        for shard in _write_all(tasks, processes):
+            shards[shard.name] = shard
+            advance(shard.num_events)
+        manifest = Manifest(folder, fingerprint, tuple(shards[task.path.name] for task in tasks))
+        _remove_others(manifest)
+        manifest.write()
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename or folder}: cannot be written ({error.strerror or error}); choose another "
+            "folder, or make room, and run the command again"
+        ) from None
+    return manifest
+
+
+def _identify(events: EventSet, rendering: Rendering | None) -> str:
+    """What the shards will hold: the events and, for impulse responses, the sounds and their choice."""
+    if rendering is None:
+        return events.fingerprint()
+    digest = hashlib.blake2b(events.fingerprint().encode(), digest_size=16)
+    digest.update(f"{rendering.sample_rate_hz} {rendering.seed}".encode())
+    for path in sorted(rendering.folder.iterdir()):
+        if path.is_file():
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _check_folder(folder: Path, events: EventSet, fingerprint: str) -> None:
+    """Refuse a folder that holds anything but this very set, whole or half-written.
+
+    Raises:
+        ConfigError: Naming the folder.
+    """
+    if any(file.path.parent == folder for file in events.files):
+        raise ConfigError(f"{folder}: holds the events to be sharded; choose another folder")
+    existing = read_any_manifest(folder) if folder.is_dir() else None
     if existing is not None and existing.fingerprint != fingerprint:
         raise ConfigError(
             f"{folder}: holds shards of other data already; choose another folder, or delete it first"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = plan_shards(events, shard_bytes)
-    tasks = [
-        _Task(events.subset(part), part, folder / f"shard-{number:05d}.h5", rendering)
-        for number, part in enumerate(parts)
-    ]
-    shards: dict[str, Shard] = {}
-    for shard in _write_all(tasks, processes):
-        shards[shard.name] = shard
-        advance(shard.num_events)
-    manifest = Manifest(folder, fingerprint, tuple(shards[task.path.name] for task in tasks))
-    _remove_others(manifest)
-    manifest.write()
-    return manifest
+    if existing is None and (found := sorted(folder.glob("shard-*.h5"))):
+        raise ConfigError(
+            f"{found[0]}: is there already, and no {MANIFEST} says whose it is; choose another folder"
+        )
 
 
 def plan_shards(events: EventSet, shard_bytes: int) -> list[npt.NDArray[np.int64]]:
@@ -157,7 +198,9 @@ def _write_all(tasks: list[_Task], processes: int | None) -> Iterator[Shard]:
         yield from map(_write_shard, tasks)
         return
     # Spawned: a fork would copy threads' locks (h5py, OpenMP) in whatever state they are.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=_end_with_parent
+    ) as pool:
         waiting = [pool.submit(_write_shard, task) for task in tasks]
         try:
             for done in as_completed(waiting):
@@ -167,11 +210,24 @@ def _write_all(tasks: list[_Task], processes: int | None) -> Iterator[Shard]:
                 future.cancel()
 
 
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, however that ended."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+
+
 def _write_shard(task: _Task) -> Shard:
-    if task.rendering is not None:
-        _render_shard(task, task.rendering)
-    elif not _is_written(task.events, task.path):
-        write_events(task.path, task.events)
+    if not _is_written(task):
+        if task.rendering is None:
+            write_events(task.path, task.events)
+        else:
+            _render_shard(task, task.rendering)
     written = open_event_file(task.path)
     assert written.stated_checksum is not None
     return Shard(
@@ -191,20 +247,28 @@ def _render_shard(task: _Task, rendering: Rendering) -> None:
             writer.append(audio_TC)
 
 
-def _is_written(events: EventSet, path: Path) -> bool:
-    """Whether an earlier run finished this very shard; what it holds is compared, not only its name."""
-    if not path.is_file():
+def _is_written(task: _Task) -> bool:
+    """Whether an earlier run wrote this very shard; all that it holds is looked at."""
+    if not task.path.is_file():
         return False
-    written = open_events(path)
-    same_index = np.array_equal(written.lengths, events.lengths)
-    same_labels = np.array_equal(
-        written.locations_mm if written.locations_mm is not None else (),
-        events.locations_mm if events.locations_mm is not None else (),
+    try:
+        written = open_events(task.path)
+    except DatasetError:
+        return False
+    file, expected = written.files[0], task.events
+    labels, expected_labels = (
+        np.empty(0) if part.locations_mm is None else part.locations_mm
+        for part in (written, expected)
     )
-    if not (same_index and same_labels and written.files[0].stated_checksum):
+    if len(written) != len(expected) or not np.array_equal(labels, expected_labels):
         return False
-    probes = np.unique(np.linspace(0, len(events) - 1, 16).astype(int)).tolist()
-    return all(np.array_equal(written.read(i), events.read(i)) for i in probes)
+    if task.rendering is not None:
+        ids = expected.rows if expected.event_ids is None else expected.event_ids
+        same_events = np.array_equal(np.asarray(file.event_ids), ids)
+        return same_events and content_checksum(file) == file.stated_checksum
+    return np.array_equal(written.lengths, expected.lengths) and all(
+        np.array_equal(written.read(i), expected.read(i)) for i in range(len(expected))
+    )
 
 
 def _remove_others(manifest: Manifest) -> None:
@@ -213,4 +277,3 @@ def _remove_others(manifest: Manifest) -> None:
     for path in manifest.folder.glob("shard-*.h5"):
         if path.name not in listed:
             path.unlink()
-    (manifest.folder / MANIFEST).unlink(missing_ok=True)

@@ -130,7 +130,7 @@ def read_structure(path: Path, source: h5py.File) -> Structure:
             total_samples=audio.shape[0],
             num_microphones=num_microphones,
         )
-        storage = _find_storage(path, audio_name, audio)
+        storage = _find_storage(path, audio_name, audio, source.filename)
     num_events = len(starts) - 1
     site = attributes.read_site(path, source, num_microphones=num_microphones)
     locations = columns.read_locations(path, source, num_events, site.mm_per_unit)
@@ -234,9 +234,9 @@ def _check_fixed(path: Path, name: str, audio: h5py.Dataset, *, has_index: bool)
         )
 
 
-def _find_storage(path: Path, name: str, audio: h5py.Dataset) -> str:
+def _find_storage(path: Path, name: str, audio: h5py.Dataset, source_name: str) -> str:
     """Say how 2-D audio lies in the file, or raise where it does not lie in it."""
-    if audio.external or audio.is_virtual:
+    if audio.external or audio.is_virtual or audio.file.filename != source_name:
         raise DatasetError(
             f"{path}: dataset {name!r} lies in other files; put it into this one: "
             f"h5repack -l CONTI -f NONE {path.name} whole_{path.name}"

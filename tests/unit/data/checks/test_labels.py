@@ -105,10 +105,12 @@ def test_broken_labels_hide_no_other_fault():
 
 
 @pytest.mark.parametrize(("factor", "unit"), [(1e-3, "m"), (0.1, "cm")])
-def test_a_stated_unit_is_believed(factor, unit):
+def test_a_stated_unit_is_believed_where_it_can_be(factor, unit):
     (finding,) = check_labels(Labels(places() * factor), ARENA_MM)
     assert f"seem to be in {unit};" in finding.message
-    assert codes(places() * factor, states_units=True) == []
+    assert finding.level == "error"
+    doubted = check_labels(Labels(places() * factor, states_units=True), ARENA_MM)
+    assert [finding.level for finding in doubted] == ([] if unit == "cm" else ["warning"])
 
 
 @pytest.mark.parametrize("factor", [10.0, 1000.0, 7.5])

@@ -152,6 +152,29 @@ def test_audio_outside_the_file_says_how_to_rewrite_it(make_event_file, tmp_path
         open_event_file(path)
 
 
+def test_audio_behind_a_link_to_another_file_is_refused(make_event_file):
+    other = make_event_file("other.h5", seed=1)
+    path = edit(make_event_file(), "vocalizations", None)
+    with h5py.File(path, "a") as file:
+        file["vocalizations"] = h5py.ExternalLink(str(other), "vocalizations")
+        file["padding"] = np.zeros(100_000)
+    with pytest.raises(DatasetError, match="lies in other files"):
+        open_event_file(path)
+
+
+@pytest.mark.parametrize("dtype", ["int32", ">i4", "uint16", "uint64", "int64"])
+def test_indices_of_any_integer_type(make_event_file, dtype):
+    path = make_event_file(lengths=[20, 30])
+    edit(path, "len_idx", np.array([0, 20, 50], dtype=dtype))
+    assert open_event_file(path).starts.tolist() == [0, 20, 50]
+
+
+def test_an_index_beyond_all_numbers_is_shown_as_a_large_one(make_event_file):
+    path = edit(make_event_file(), "len_idx", np.array([0, 2**64 - 1], dtype=np.uint64))
+    with pytest.raises(DatasetError, match=r"goes from 0 to 9223372036854775807, but must stay"):
+        open_event_file(path)
+
+
 def test_audio_that_was_never_written_is_refused(make_event_file):
     path = edit(make_event_file(lengths=[5, 5]), "vocalizations", None)
     with h5py.File(path, "a") as file:

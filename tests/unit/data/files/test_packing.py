@@ -68,6 +68,26 @@ def test_a_changed_file_is_packed_again_a_moved_one_is_not(
     assert len(packed(cache)) == 2
 
 
+def test_a_packed_copy_that_was_cut_is_made_anew(make_event_file, cache, capsys):
+    path = make_event_file(audio_options=GZIP)
+    copy = open_event_file(path).audio_path
+    whole = open_event_file(path).read(11).copy()
+    copy.write_bytes(copy.read_bytes()[: copy.stat().st_size // 2])
+    capsys.readouterr()
+    np.testing.assert_array_equal(open_event_file(path).read(11), whole)
+    assert "packing events.h5" in capsys.readouterr().err
+
+
+def test_a_change_is_noticed_whatever_the_clock_of_the_file_says(make_event_file, cache):
+    path = make_event_file(audio_options={"chunks": (100, 4)})
+    open_event_file(path)
+    before = path.stat()
+    with h5py.File(path, "r+") as file:
+        file["vocalizations"][0] = 123.0
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert open_event_file(path).read(0)[0].tolist() == [123.0] * 4
+
+
 def test_an_interrupt_leaves_nothing(make_event_file, cache, monkeypatch):
     path = make_event_file(audio_options=GZIP)
     monkeypatch.setattr(packing, "_BLOCK_BYTES", 1)

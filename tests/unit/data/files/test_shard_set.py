@@ -1,6 +1,10 @@
 """Folders of shards: complete, valid one by one, the same from any number of processes, verifiable."""
 
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -106,7 +110,11 @@ def test_an_interrupted_run_goes_on(events, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         write_shards(events, tmp_path / "out", shard_bytes=SHARD_BYTES, advance=stop)
-    (finished,) = (tmp_path / "out").iterdir()
+    with pytest.raises(
+        DatasetError, match=r"not all written.*run the gerbil-tune data shard command again"
+    ):
+        open_events(tmp_path / "out")
+    (finished,) = (tmp_path / "out").glob("*.h5")
     kept = finished.stat().st_mtime_ns
     write_shards(events, tmp_path / "out", shard_bytes=SHARD_BYTES)
     assert finished.stat().st_mtime_ns == kept
@@ -194,3 +202,92 @@ def test_impulse_responses_become_recordings(make_event_file, tmp_path):
     for place, audio in sounds.render_events(responses, 3):
         np.testing.assert_array_equal(many.read(place), audio)
     np.testing.assert_array_equal(many.locations_mm, responses.locations_mm)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "other"])
+def test_the_same_command_mends_damaged_shards(events, tmp_path, damage):
+    manifest = write_shards(events, tmp_path / "out", shard_bytes=SHARD_BYTES)
+    path = manifest.paths[1]
+    if damage == "flipped":
+        with h5py.File(path, "r+") as file:
+            file["audio"][-1] += 1
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        path.write_bytes(manifest.paths[2].read_bytes())
+    write_shards(events, tmp_path / "out", shard_bytes=SHARD_BYTES)
+    assert_same_events(open_events(tmp_path / "out"), events)
+    assert verify_checksums(open_events(tmp_path / "out")) == []
+
+
+def test_files_of_others_are_left_alone(events, make_event_file, tmp_path):
+    theirs = make_event_file("theirs/shard-00007.h5")
+    content = theirs.read_bytes()
+    with pytest.raises(ConfigError, match=r"shard-00007.h5: is there already"):
+        write_shards(events, theirs.parent)
+    with pytest.raises(ConfigError, match="holds the events to be sharded"):
+        write_shards(open_events(theirs), theirs.parent)
+    assert [path.name for path in theirs.parent.iterdir()] == ["shard-00007.h5"]
+    assert theirs.read_bytes() == content
+
+
+def test_a_folder_that_cannot_be_written_is_named(events, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file: cannot be written"):
+        write_shards(events, tmp_path / "file")
+    (tmp_path / "out" / "shard-00000.h5").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"shard-00000.h5"):
+        write_shards(events, tmp_path / "out")
+
+
+def test_other_sounds_are_other_shards(make_event_file, tmp_path):
+    responses = open_events(make_event_file(layout="rir", num_events=3))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        sound = np.random.default_rng(len(name)).standard_normal(200 + ord(name)).astype(np.float32)
+        scipy.io.wavfile.write(tmp_path / name / "1.wav", 125_000, sound)
+    first = Rendering(tmp_path / "a", 125_000.0, seed=3)
+    write_shards(responses, tmp_path / "out", rendering=first)
+    kept = (tmp_path / "out" / "shard-00000.h5").stat().st_mtime_ns
+    write_shards(responses, tmp_path / "out", rendering=first)
+    assert (tmp_path / "out" / "shard-00000.h5").stat().st_mtime_ns == kept
+    with pytest.raises(ConfigError, match="shards of other data"):
+        write_shards(responses, tmp_path / "out", rendering=Rendering(tmp_path / "b", 125_000.0, 3))
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from gerbil_tune.data.events import open_events
+from gerbil_tune.data.files.shard_set import write_shards
+if __name__ == "__main__":
+    write_shards(
+        open_events(Path(sys.argv[1])), Path(sys.argv[2]), shard_bytes=8000, processes=2,
+        advance=lambda _: (print("one", flush=True), sys.stdin.readline()),
+    )
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_parent(make_event_file, tmp_path):
+    script = tmp_path / "write.py"
+    script.write_text(WRITE)
+    command = [
+        sys.executable,
+        str(script),
+        str(make_event_file(num_events=40)),
+        str(tmp_path / "out"),
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"one\n"
+        workers = [int(pid) for pid in children_of(process.pid)]
+        assert len(workers) >= 2
+        process.kill()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
