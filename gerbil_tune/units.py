@@ -30,6 +30,11 @@ def to_mm(value: float, unit: str) -> float:
         raise ConfigError(f"length unit {unit!r} is unknown; valid: {valid}") from None
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: ``1 event``, ``2,000 events``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def distance_to_delay_s(distance_mm: float) -> float:
     """Time that sound takes for a distance in millimetres, in seconds."""
     return distance_mm / 1000.0 / SPEED_OF_SOUND_M_S

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gerbil_tune.cli.options import CacheDirOption, EventsOption, ModelOption
+from gerbil_tune.cli.options import CacheDirOption, ModelOption
 
 
 def predict(
@@ -28,7 +28,15 @@ def predict(
             help="Processes; 0: this one; default: this one for small jobs, else one a CPU or GPU.",
         ),
     ] = None,
-    events: EventsOption = None,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            "--events",
+            metavar="INDEX.npy",
+            help="Predict only these events: their places, from 0, in the one file that --data names, or in"
+            " the one folder of shards, which is then predicted into one file.",
+        ),
+    ] = None,
     cache_dir: CacheDirOption = None,
 ) -> None:
     """Predict every event: /predictions (n, 2) in mm from the arena's centre and /covariance in mm².

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import shlex
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +20,13 @@ from gerbil_tune.cli.options import (
 from gerbil_tune.config.load import load_experiment
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gerbil_tune.data.splits.splits import Splits
+
+_SPLIT = "split"
+"""Folder of a bundle with the index files of the split that it was trained with."""
+_TEST_PART = "test_set.npy"
 
 
 def train(
@@ -43,9 +51,15 @@ def train(
 ) -> None:
     """Train one configuration and export it as a bundle. The same command again continues a stopped run."""
     experiment = load_experiment(config, overrides or [])
-    bundle = train_and_export(experiment, data, save_path, workers, split=split, events=events)
+    try:
+        bundle = train_and_export(experiment, data, save_path, workers, split=split, events=events)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command continues", err=True)
+        raise
     typer.echo(f"exported {bundle}")
-    typer.echo(f"next: gerbil-tune evaluate --model {bundle} --data TEST.h5")
+    # Impulse responses are no calls to be located.
+    recordings = [] if experiment.data.source_folder else data
+    typer.echo(f"next: {evaluation_command(bundle, recordings, split)}")
 
 
 def train_and_export(
@@ -76,11 +90,13 @@ def train_and_export(
         check_augmentation,
         describe,
         open_training_data,
+        warn_of_changes,
     )
 
     opened = open_training_data(data, experiment.data, run_dir, split=split, events=events)
     typer.echo(describe(opened))
     check_augmentation(experiment.augmentation, opened.setup)
+    fingerprint = opened.splits.train.fingerprint()
     from gerbil_tune.training.export import export_bundle
     from gerbil_tune.training.job import TrainingJob
     from gerbil_tune.training.ray_runtime import start_ray
@@ -89,6 +105,7 @@ def train_and_export(
     start_ray()
     import ray
 
+    _say_where_it_goes_on(run_dir, experiment.training.epochs)
     job = TrainingJob(experiment, opened.setup, opened.splits, run_dir)
     use_gpu = ray.cluster_resources().get("GPU", 0) >= 1
     epochs = experiment.training.epochs
@@ -98,10 +115,67 @@ def train_and_export(
         use_gpu=use_gpu,
         on_epoch=lambda metrics: echo_epoch(metrics, epochs),
     )
-    bundle = export_bundle(job, save_path, provenance={"workers": workers}, folder=folder)
+    bundle = export_bundle(
+        job,
+        save_path,
+        data_fingerprint=fingerprint,
+        provenance={"workers": workers},
+        folder=folder,
+    )
+    warn_of_changes(opened, fingerprint)
+    _keep_split(run_dir, opened.splits, bundle)
     shutil.rmtree(run_dir, ignore_errors=True)
     shutil.rmtree(run_dir.parent / RAY_TRAIN_FOLDER / run_dir.name, ignore_errors=True)
     return bundle
+
+
+def _say_where_it_goes_on(run_dir: Path, epochs: int) -> None:
+    from gerbil_tune.training.state import newest_place
+
+    place = newest_place(run_dir)
+    if place is not None:
+        epoch, step = place
+        steps = f" and step {step} of the next" if step else ""
+        typer.echo(f"continuing after epoch {epoch}/{epochs}{steps}")
+
+
+def _keep_split(run_dir: Path, splits: "Splits", bundle: Path) -> None:
+    """Put the split beside the weights: which events are left to test on is asked after the run."""
+    from gerbil_tune.data.files.index_files import write_indices
+
+    folder = bundle / _SPLIT
+    for part in sorted(run_dir.glob("*_set.npy")):
+        folder.mkdir(exist_ok=True)
+        shutil.copy(part, folder)
+    test = splits.test
+    if test is None or (run_dir / _TEST_PART).exists():
+        return
+    if len(test) < sum(file.num_events for file in test.files):
+        write_indices(folder / _TEST_PART, test.rows)  # some events of a file of its own
+
+
+def evaluation_command(bundle: Path, data: list[Path], split: Path | None) -> str:
+    """The command that scores a bundle on the test part of the split that it was trained with.
+
+    Args:
+        bundle: From ``train_and_export``.
+        data: As it was trained with; empty if nothing of it can be scored.
+        split: Likewise.
+    """
+    from gerbil_tune.data.splits.splits import find_split_files
+
+    files = find_split_files(data[0]) if split is None and len(data) == 1 else {}
+    chosen = bundle / _SPLIT / _TEST_PART
+    words = ["gerbil-tune", "evaluate", "--model", str(bundle)]
+    if "train_set" in files:
+        paths = [files["test_set"]] if "test_set" in files else []
+    else:
+        paths = data if chosen.exists() else []
+    for path in paths or [Path("TEST.h5")]:
+        words += ["--data", str(path)]
+    if paths and chosen.exists():
+        words += ["--events", str(chosen)]
+    return shlex.join(words)
 
 
 def check_workers(experiment: ExperimentConfig, workers: int) -> None:

@@ -64,6 +64,31 @@ def open_training_data(
     return TrainingData(splits, setup)
 
 
+def warn_of_changes(data: TrainingData, fingerprint: str) -> None:
+    """Tell where files are not what they were when training began.
+
+    What was computed of the audio is kept in memory where it can be, so that training need not notice.
+
+    Args:
+        data: As it was opened.
+        fingerprint: Of the training events, when training began.
+    """
+    from gerbil_tune.errors import DatasetError
+
+    told = "the model was trained on the data as they were when it began, but"
+    try:
+        for part in (data.splits.train, data.splits.validation):
+            for file in part.files:
+                file.check_unchanged()
+        if data.splits.train.fingerprint() != fingerprint:
+            path = data.splits.train.files[0].path
+            typer.echo(
+                f"warning: {told} {path} or another of its files has changed since", err=True
+            )
+    except DatasetError as error:
+        typer.echo(f"warning: {told} {error}", err=True)
+
+
 def check_augmentation(config: AugmentationConfig, setup: "RecordingSetup") -> None:
     """Refuse changes of events that the microphone array does not allow.
 

@@ -84,6 +84,7 @@ class _Reader:
             1.0 if keeps_int16 or file.dtype.kind == "f" else -1.0 / np.iinfo(file.dtype).min
             for file in events.files
         ]
+        self._are_scaled = any(scale != 1.0 for scale in self._scales)
         self._locations_mm = events.locations_mm
         self._mappings = [file.mapping() for file in events.files]
         self._audio = [mapping.audio for mapping in self._mappings]
@@ -124,7 +125,7 @@ class _Reader:
         """Read samples [start, start + length) of each event."""
         events = self._events
         numbers_B = events.file_numbers[indices_B]
-        for number in np.unique(numbers_B).tolist():
+        for number in self._files_of(numbers_B):
             events.files[number].check_unchanged()
         # An empty event still has a row, and no layer takes an empty axis.
         num_samples = max(int(lengths_B.max()), 1)
@@ -139,7 +140,7 @@ class _Reader:
         for row, number, first, length in crops:
             row[:length] = self._audio[number][first : first + length]
             row[length:] = 0
-        if any(scale != 1.0 for scale in self._scales):
+        if self._are_scaled:
             scales_B = np.array(self._scales, np.float32)[numbers_B]
             audio_BTC *= torch.from_numpy(scales_B)[:, None, None]
         locations = self._locations_mm
@@ -163,12 +164,22 @@ class _Reader:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of whole events, (B, C) each, in the unit of the batch's audio."""
         events = self._events
-        found_B2C = np.empty((len(indices_B), 2, events.num_microphones), np.float32)
-        for number in np.unique(numbers_B).tolist():
-            of_file = numbers_B == number
-            rows = events.file_rows[indices_B[of_file]]
-            found_B2C[of_file] = events.files[number].statistics().get(rows) * self._scales[number]
+        rows_B = events.file_rows[indices_B]
+        tables = [file.statistics() for file in events.files]
+        if len(tables) == 1:
+            found_B2C = tables[0].get(rows_B)
+        else:
+            found_B2C = np.empty((len(indices_B), 2, events.num_microphones), np.float32)
+            for number in self._files_of(numbers_B):
+                of_file = numbers_B == number
+                found_B2C[of_file] = tables[number].get(rows_B[of_file])
+        if self._are_scaled:
+            found_B2C *= np.array(self._scales, np.float32)[numbers_B][:, None, None]
         return torch.from_numpy(found_B2C[:, 0]), torch.from_numpy(found_B2C[:, 1])
+
+    def _files_of(self, numbers_B: _Indices) -> list[int]:
+        """Numbers of the files that a batch is read from."""
+        return [0] if len(self._audio) == 1 else np.unique(numbers_B).tolist()
 
 
 class TrainingBatches:

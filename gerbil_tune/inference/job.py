@@ -22,6 +22,7 @@ import gerbil_tune
 from gerbil_tune.data.checks.cheap import prediction_checks
 from gerbil_tune.data.events import FILE_SUFFIXES, EventSet, list_event_files, open_events
 from gerbil_tune.data.files.index_files import read_indices
+from gerbil_tune.data.files.manifest import MANIFEST
 from gerbil_tune.errors import ConfigError, DatasetError
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.inference.progress import show_progress
@@ -78,14 +79,15 @@ def predict_files(
 
     Args:
         model: From ``resolve_model``.
-        inputs: Files of events, or folders of them. Locations are not needed.
+        inputs: Files of events, or folders of them. Locations are not needed. A folder of shards of which
+            events are chosen is one input.
         output: With one input file the file to write; a name without ``.h5`` or ``.hdf5``, and any name
             with several inputs, is a folder in which ``<stem>.predictions.h5`` are written.
         start_ray: Starts or joins Ray; called only if a pool is used.
         workers: Processes of a pool; 0: none; default: none below 20,000 events, else one for each GPU or
             CPU of the Ray cluster.
         per_worker_batch_size: Events of a batch at most.
-        event_index: Index file of the events to predict, for one input file; None: all.
+        event_index: Index file of the events to predict, for one input; None: all.
 
     Raises:
         DatasetError: If an input cannot be used with this model, or the index file not with the input.
@@ -94,8 +96,9 @@ def predict_files(
         LaunchError: If the cluster cannot do it.
     """
     started = time.monotonic()
-    paths = [path for asked in inputs for path in list_event_files(asked)]
-    targets = plan_outputs(paths, output, as_folder=len(paths) > 1 or inputs[0].is_dir())
+    paths = _list_inputs(inputs, event_index)
+    as_folder = len(paths) > 1 or (inputs[0].is_dir() and not paths[0].is_dir())
+    targets = plan_outputs(paths, output, as_folder=as_folder)
     event_sets = _open_inputs(paths, event_index)
     # Late, for it imports torch: a wrong file is told at once.
     from gerbil_tune.models.bundle import load_bundle, read_bundle_config
@@ -129,14 +132,23 @@ def predict_files(
     )
 
 
+def _list_inputs(inputs: Sequence[Path], event_index: Path | None) -> list[Path]:
+    """The files to predict; of chosen events the one file or the one folder of shards."""
+    paths = [path for asked in inputs for path in list_event_files(asked)]
+    if event_index is None or len(paths) == 1:
+        return paths
+    folder = inputs[0].expanduser().absolute()
+    if len(inputs) == 1 and (folder / MANIFEST).is_file():
+        return [folder]
+    raise ConfigError(
+        f"--events {event_index} chooses events of one file, but {len(paths)} input files were given; "
+        "predict each with its own index file"
+    )
+
+
 def _open_inputs(paths: Sequence[Path], event_index: Path | None) -> list[EventSet]:
     if event_index is None:
         return [_open_recording([path]) for path in paths]
-    if len(paths) > 1:
-        raise ConfigError(
-            f"--events {event_index} chooses events of one file, but {len(paths)} input files were given; "
-            "predict each with its own index file"
-        )
     events = _open_recording(paths)
     return [events.subset(read_indices(event_index, len(events)))]
 
@@ -152,7 +164,7 @@ def _open_recording(paths: Sequence[Path]) -> EventSet:
 
 
 def plan_outputs(paths: Sequence[Path], output: Path, *, as_folder: bool) -> list[Path]:
-    """Choose the file that the predictions of each input go to, and make its folder.
+    """Choose the file that the predictions of each input go to; its folder is made when it is written.
 
     Args:
         paths: Input files.
@@ -183,7 +195,7 @@ def plan_outputs(paths: Sequence[Path], output: Path, *, as_folder: bool) -> lis
             raise ConfigError(
                 f"output {target} exists and is not a file of predictions; choose another name"
             )
-    _make_folder(targets[0].parent)
+    _check_folder(targets[0].parent)
     return targets
 
 
@@ -342,11 +354,12 @@ def _write_all(
     return num_non_finite
 
 
-def _make_folder(folder: Path) -> None:
+def _check_folder(folder: Path) -> None:
+    """Raise where a folder, or the one that it will be made in, cannot be written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        existing = next(place for place in (folder, *folder.parents) if place.exists())
         # Permissions of networked disks are best asked by writing.
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise ConfigError(

@@ -62,6 +62,7 @@ def refit(
     bundle = export_bundle(
         job,
         root,
+        data_fingerprint=book.study.user_attrs["data_fingerprint"],
         provenance={
             "study": book.study.study_name,
             "trial": best.number,

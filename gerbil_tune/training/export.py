@@ -1,4 +1,7 @@
-"""From a finished training run to a bundle: load the best weights, calibrate on validation, write."""
+"""From a finished training run to a bundle: calibrate on the validation events, and write.
+
+The data are not read again, so a bundle comes of a run that ended even if they changed or went meanwhile.
+"""
 
 import time
 from collections.abc import Mapping
@@ -6,35 +9,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
+from safetensors.numpy import load_file
 
 from gerbil_tune import __version__
 from gerbil_tune.evaluation.calibration import fit_covariance_scale
 from gerbil_tune.evaluation.score import score
-from gerbil_tune.models.bundle import save_bundle, weights_name
-from gerbil_tune.models.localizer import Localizer, autocast_dtype
+from gerbil_tune.models.bundle import save_bundle
 from gerbil_tune.training.job import TrainingJob
-from gerbil_tune.training.loop import predict_validation
-from gerbil_tune.training.session import InProcessSession, local_device
-from gerbil_tune.training.steps import ValidationSet
+from gerbil_tune.training.loop import BEST_PREDICTIONS
 
 
 def export_bundle(
-    job: TrainingJob, root: Path, *, provenance: Mapping[str, Any], folder: Path | None = None
+    job: TrainingJob,
+    root: Path,
+    *,
+    data_fingerprint: str,
+    provenance: Mapping[str, Any],
+    folder: Path | None = None,
 ) -> Path:
     """Export a finished run as ``root/<name>/<number>`` and return that folder.
 
     Args:
-        job: The run, with its weights in ``job.run_dir``.
+        job: The run, with its weights and ``BEST_PREDICTIONS`` in ``job.run_dir``.
         root: Usually ``trained_models``.
+        data_fingerprint: Of the training events, when training began.
         provenance: Where the run came from; data and package are added here.
         folder: Write exactly here instead.
     """
-    session = InProcessSession(lambda metrics: None, local_device())
-    model = Localizer(job.config, job.setup).to(session.device)
-    model.load_state_dict(load_file(job.run_dir / weights_name("best")))
-    model.autocast_dtype = autocast_dtype(job.config, session.device)
-    mean, covariance, truth = predict_validation(model, ValidationSet(model, job, session), session)
+    stored = load_file(job.run_dir / BEST_PREDICTIONS)
+    mean, covariance, truth = (stored[name] for name in ("mean", "covariance", "truth"))
     covariance_scale = float(fit_covariance_scale(mean, covariance, truth))
     metrics = score(mean, covariance * covariance_scale, truth)
     return save_bundle(
@@ -49,7 +52,7 @@ def export_bundle(
             "package_version": __version__,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "data_files": sorted({str(file.path) for file in job.splits.train.files}),
-            "data_fingerprint": job.splits.train.fingerprint(),
+            "data_fingerprint": data_fingerprint,
             "training_events": len(job.splits.train),
             "validation_events": len(job.splits.validation),
             "mean_location_mm": mean_location(job),

@@ -23,6 +23,7 @@ from gerbil_tune.evaluation.score import score
 from gerbil_tune.models.bundle import save_weights, weights_name
 from gerbil_tune.models.features import Features
 from gerbil_tune.models.localizer import Localizer, autocast_dtype
+from gerbil_tune.training.divergence import non_finite_error
 from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.session import TrainingSession
 from gerbil_tune.training.state import PartialEpoch, Progress, TrainState, cpu_weights
@@ -30,15 +31,21 @@ from gerbil_tune.training.steps import TrainingSteps, ValidationSet, make_traini
 from gerbil_tune.training.within_epoch import CheckpointClock, EpochTally
 
 HISTORY = "metrics.jsonl"
+BEST_PREDICTIONS = "best_predictions.safetensors"
+"""What the best weights predicted of the validation events: mean, covariance and truth."""
+
+Predictions = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Mean (N, K, D), covariance (N, K, D, D) and truth (N, K, D), float32, in mm and mm²."""
 
 
 def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
     """Train from the newest checkpoint, or from the start, to the last epoch.
 
-    Leaves init_, best_ and final_weights.safetensors in ``job.run_dir``. Reports after every epoch:
-    epoch, training_done, best_value, train_nll, val_* and timing. A run that goes on first reports its last
-    finished epoch again, since that report may have been lost with the process that sent it. It goes on at
-    the step after its newest checkpoint, and each step does what it would have done without the interruption.
+    Leaves init_, best_ and final_weights.safetensors and ``BEST_PREDICTIONS`` in ``job.run_dir``. Reports
+    after every epoch: epoch, training_done, best_value, train_nll, val_* and timing. A run that goes on first
+    reports its last finished epoch again, since that report may have been lost with the process that sent it.
+    It goes on at the step after its newest checkpoint, and each step does what it would have done without
+    the interruption.
 
     Raises:
         NonFiniteLossError: If the loss or a gradient is NaN or infinite.
@@ -67,12 +74,14 @@ def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
     while state.progress.epoch < config.training.epochs:
         metrics = train_epoch(state, network, steps, job, session, clock)
         started = time.perf_counter()
-        metrics |= evaluate(model, validation, job, session)
+        scores, predictions = evaluate(model, validation, job, session)
+        metrics |= scores
         metrics["epoch_s"] += time.perf_counter() - started
-        finish_epoch(state, metrics, job, session)
+        finish_epoch(state, metrics, predictions, job, session)
         clock.restart()
     if session.rank == 0:
         save_weights(job.run_dir / weights_name("final"), cpu_weights(model))
+        save_weights(job.run_dir / BEST_PREDICTIONS, state.best_predictions)
         save_weights(job.run_dir / weights_name("best"), state.best_weights)
     return state.progress
 
@@ -119,11 +128,11 @@ def train_epoch(
         loss = optimizer_step(state, network, features, locations_BKD, config.training.clip_norm)
         tally.add(loss, len(locations_BKD))
         if clock.is_due():
-            state.progress.partial = joined(tally, state, config)
+            state.progress.partial = joined(tally, state, job)
             if session.rank == 0:
                 state.save(job.run_dir)
             clock.restart()
-    done = joined(tally, state, config)
+    done = joined(tally, state, job)
     return {
         "train_nll": done.loss_sum / (steps.num_steps * session.world_size),
         "learning_rate": learning_rate,
@@ -132,15 +141,13 @@ def train_epoch(
     }
 
 
-def joined(tally: EpochTally, state: TrainState, config: ExperimentConfig) -> PartialEpoch:
-    """What all ranks have done of the epoch; the error of a loss that diverged says what to try."""
+def joined(tally: EpochTally, state: TrainState, job: TrainingJob) -> PartialEpoch:
+    """What all ranks have done of the epoch; the error of a loss that diverged says why."""
     try:
         return tally.joined()
     except NonFiniteLossError as error:
-        raise NonFiniteLossError(
-            f"{error} in epoch {state.progress.epoch + 1}; try a lower optimizer/learning_rate "
-            f"(it was {config.optimizer.learning_rate:g}) or training/clip_norm"
-        ) from None
+        what = f"{error} in epoch {state.progress.epoch + 1}"
+        raise non_finite_error(what, job.splits.train, job.config) from None
 
 
 def set_learning_rate(
@@ -179,17 +186,15 @@ def optimizer_step(
 
 def evaluate(
     model: Localizer, validation: ValidationSet, job: TrainingJob, session: TrainingSession
-) -> dict[str, float]:
-    """Metrics over all validation events, each counted once, the same on every rank."""
+) -> tuple[dict[str, float], Predictions]:
+    """Metrics over all validation events, each counted once, the same on every rank; and the predictions."""
     if session.world_size > 1:
         share_statistics(model)
-    mean, covariance, truth = predict_validation(model, validation, session)
-    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise NonFiniteLossError(
-            "the predictions became NaN or infinite; try a lower optimizer/learning_rate "
-            f"(it was {job.config.optimizer.learning_rate:g})"
-        )
-    return {f"val_{name}": value for name, value in score(mean, covariance, truth).items()}
+    predictions = predict_validation(model, validation, session)
+    if not all(np.isfinite(values).all() for values in predictions):
+        what = "the predictions or locations of validation events became NaN or infinite"
+        raise non_finite_error(what, job.splits.validation, job.config)
+    return {f"val_{name}": value for name, value in score(*predictions).items()}, predictions
 
 
 def share_statistics(model: torch.nn.Module) -> None:
@@ -205,15 +210,10 @@ def share_statistics(model: torch.nn.Module) -> None:
 @torch.no_grad()
 def predict_validation(
     model: Localizer, validation: ValidationSet, session: TrainingSession
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predict every validation event once, over all ranks.
-
-    Returns:
-        Mean (N, K, D) and truth (N, K, D) in mm, covariance (N, K, D, D) in mm², float32, in the order
-        (mean, covariance, truth); the events come in no particular order.
-    """
+) -> Predictions:
+    """Predict every validation event once, over all ranks; the events come in no particular order."""
     model.eval()
-    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    rows: list[Predictions] = []
     for features, locations_BKD in validation.batches():
         prediction = model.distribution(model.read(features))
         rows.append(
@@ -232,7 +232,11 @@ def predict_validation(
 
 
 def finish_epoch(
-    state: TrainState, metrics: dict[str, float], job: TrainingJob, session: TrainingSession
+    state: TrainState,
+    metrics: dict[str, float],
+    predictions: Predictions,
+    job: TrainingJob,
+    session: TrainingSession,
 ) -> None:
     """Note the best weights, write the history and the checkpoint, then report.
 
@@ -245,6 +249,8 @@ def finish_epoch(
         progress.best_value = metrics[job.metric]
         progress.best_metrics = dict(metrics, epoch=progress.epoch)
         state.best_weights = cpu_weights(state.model)
+        names = ("mean", "covariance", "truth")
+        state.best_predictions = dict(zip(names, map(torch.from_numpy, predictions), strict=True))
     metrics["epoch"] = progress.epoch
     metrics["best_value"] = progress.best_value
     metrics["training_done"] = float(progress.epoch >= job.config.training.epochs)

@@ -68,12 +68,15 @@ class TrainState:
         optimizer: Its optimizer.
         progress: How far it has come.
         best_weights: Weights of the best epoch, on the CPU.
+        best_predictions: What they predicted of the validation events, so that the data need not be read
+            again: mean, covariance and truth.
     """
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     progress: Progress
     best_weights: dict[str, Tensor]
+    best_predictions: dict[str, Tensor] = field(default_factory=dict)
 
     def save(self, run_dir: Path) -> Path:
         """Write a checkpoint and drop old ones; return its folder."""
@@ -85,6 +88,7 @@ class TrainState:
         tensors, scalars = _split_optimizer(self.optimizer)
         tensors |= {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
+        tensors |= {f"predictions/{name}": value for name, value in self.best_predictions.items()}
         tensors["random/cpu"] = torch.get_rng_state()
         save_file(
             {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
@@ -118,6 +122,7 @@ class TrainState:
         parts: dict[str, dict[str, Tensor]] = {
             "model": {},
             "best": {},
+            "predictions": {},
             "optimizer": {},
             "random": {},
         }
@@ -126,11 +131,20 @@ class TrainState:
             parts[part][key] = tensor
         self.model.load_state_dict(parts["model"])
         self.best_weights = parts["best"]
+        self.best_predictions = parts["predictions"]
         _join_optimizer(self.optimizer, parts["optimizer"], content["optimizer"])
         progress = dict(content["progress"])
         partial = PartialEpoch(**progress.pop("partial", {}))
         self.progress = Progress(partial=partial, **progress)
         torch.set_rng_state(parts["random"]["cpu"])
+
+
+def newest_place(run_dir: Path) -> tuple[int, int] | None:
+    """Epochs done, and steps of the next one, at which a run goes on; None where it begins."""
+    for folder in sorted((run_dir / CHECKPOINTS).glob("epoch-*"), reverse=True):
+        _, epoch, *step = folder.name.split("-")
+        return int(epoch), int(step[1]) if step else 0
+    return None
 
 
 def cpu_weights(model: torch.nn.Module) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -105,16 +106,36 @@ def train_with_workers(
 
     Raises:
         GerbilTuneError: What the loop raised; LaunchError for any other failure of the group.
+        KeyboardInterrupt: On Ctrl-C, once the group has stopped.
     """
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     check_cluster(num_workers=num_workers, use_gpu=use_gpu)
     trainer = make_torch_trainer(job, num_workers=num_workers, use_gpu=use_gpu)
     try:
-        with followed_history(job.run_dir, on_epoch):
+        with followed_history(job.run_dir, on_epoch), interrupted_as_usual():
             trainer.fit()
     except TrainingFailedError as error:
         raise root_error(error) from None
+
+
+@contextmanager
+def interrupted_as_usual() -> Iterator[None]:
+    """Make of Ctrl-C what it is elsewhere.
+
+    Ray Train's own handler stops the workers and then the process, with exit code 1 and without a word; and
+    it stays behind, where it would swallow a later Ctrl-C.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def check_cluster(*, num_workers: int, use_gpu: bool, cpus_per_worker: float = 1) -> None:

@@ -60,7 +60,11 @@ def batches_of(events: EventSet) -> TrainingBatches:
 
 def feed(events: EventSet) -> int:
     """Read one epoch and return its events."""
-    return sum(len(batch.indices_B) for batch in batches_of(events).epoch(0))
+    count = 0
+    for batch in batches_of(events).epoch(0):
+        count += len(batch.indices_B)
+        del batch  # done with it: its memory serves the next one, as it does the copy's
+    return count
 
 
 def feed_scaled(events: EventSet) -> int:

@@ -128,7 +128,7 @@ def compare_runs(folder, rank):
             assert state.load_newest(job.run_dir)
             alone = make_session(0, 1)
             validation = ValidationSet(model, job, alone)
-            results[f"evaluated {name}"] = evaluate(model, validation, job, alone)
+            results[f"evaluated {name}"], _ = evaluate(model, validation, job, alone)
     return results
 
 

@@ -9,6 +9,7 @@ import typer
 
 from gerbil_tune.cli.options import CacheDirOption, EventsOption, SetOption
 from gerbil_tune.config.load import load_experiment
+from gerbil_tune.units import counted
 
 if TYPE_CHECKING:
     from gerbil_tune.data.splits.new_split import PartSummary
@@ -63,15 +64,21 @@ def split(
     summaries = summarize_parts(new, whole, config.sample_rate_hz)
     write_split(out, new, whole, config, gap_s=gap_s, summaries=summaries)
     taking_part = "" if chosen is None else f", {len(chosen):,} of them chosen by {events}"
-    typer.echo(f"{len(whole):,} events in {len(whole.files)} files{taking_part}")
+    in_files = f"{counted(len(whole), 'event')} in {counted(len(whole.files), 'file')}"
+    typer.echo(f"{in_files}{taking_part}")
     typer.echo(f"split {new.describe()}")
     for line in _table(summaries):
         typer.echo(line)
+    if any(part.distance is not None for part in summaries.values()):
+        typer.echo(
+            "distance: how far a part's places in the arena are from those of all events, 0 (alike) to 1; "
+            "by chance: the same for random parts of that size, on average"
+        )
     typer.echo(f"wrote {', '.join(f'{name}.npy' for name in summaries)} and split.json to {out}")
     data = " ".join(f"--data {shlex.quote(str(path))}" for path in paths)
     choice = "" if events is None else f" --events {shlex.quote(str(events))}"
     typer.echo(
-        f"next: gerbil-tune search search_spaces/full.yaml {data} --split {shlex.quote(str(out))}{choice}"
+        f"next: gerbil-tune search SPACE.yaml {data} --split {shlex.quote(str(out))}{choice}"
     )
 
 
@@ -88,7 +95,7 @@ def _table(summaries: Mapping[str, "PartSummary"]) -> list[str]:
                 "" if part.random_distance is None else f"{part.random_distance:.3f}",
                 ""
                 if part.mean_location_mm is None
-                else f"{', '.join(f'{value:.0f}' for value in part.mean_location_mm)} mm",
+                else f"{', '.join(str(round(value)) for value in part.mean_location_mm)} mm",
                 "" if part.median_duration_s is None else f"{part.median_duration_s * 1000:.0f} ms",
             )
             for name, part in summaries.items()

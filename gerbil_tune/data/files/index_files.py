@@ -80,17 +80,23 @@ def _load(path: Path) -> npt.NDArray[np.generic]:
     if not path.is_file():
         raise DatasetError(f"{path}: does not exist; an index file is a .npy file of event numbers")
     try:
-        stored = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as stream:
+            beginning = stream.read(len(np.lib.format.MAGIC_PREFIX))
+            stream.seek(0)
+            if beginning == np.lib.format.MAGIC_PREFIX:
+                return np.asarray(np.load(stream, allow_pickle=False))
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, EOFError):
+        # NumPy's own words advise to load what may hold a program.
         raise DatasetError(
-            f"{path}: cannot be read as an array ({error}); write it with numpy.save"
+            f"{path}: cannot be read as an array of event numbers: it is cut short, damaged, or holds "
+            "Python objects; write it anew with numpy.save"
         ) from None
-    if not isinstance(stored, np.ndarray):  # an archive of several
-        stored.close()
-        raise DatasetError(
-            f"{path}: must be one array, but is an archive; write it with numpy.save"
-        )
-    return stored
+    what = "an archive of several arrays" if beginning.startswith(b"PK") else "no .npy file"
+    raise DatasetError(
+        f"{path}: must be one array of event numbers, but is {what}; write it with numpy.save"
+    )
 
 
 def _places_of_mask(

@@ -57,9 +57,12 @@ class StatisticsTable:
 
     def get(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Mean and standard deviation of some events of the file, (len(rows), 2, C) float32."""
-        found = np.asarray(self._table_N2C[rows])
-        # One channel tells: a row is NaN as long as it was not computed, or where the audio is not finite.
-        for place in np.flatnonzero(np.isnan(found).any(axis=(1, 2))).tolist():
+        found = self._table_N2C[rows]
+        # A row is NaN as long as it was not computed, or where the audio is not finite.
+        missing = np.isnan(found)
+        if not missing.any():
+            return found
+        for place in np.flatnonzero(missing.any(axis=(1, 2))).tolist():
             row = int(rows[place])
             found[place] = event_statistics(self._file.read(row))
             self._table_N2C[row] = found[place]
@@ -82,5 +85,6 @@ def _open_table(file: "EventFile") -> npt.NDArray[np.float32]:
             temporary = path.with_name(f".{path.name}.{os.getpid()}")
             np.full(shape, np.nan, _TABLE_TYPE).tofile(temporary)
             temporary.replace(path)
-        return np.memmap(path, _TABLE_TYPE, mode="r+", shape=shape)
+        # A plain array on it: taking rows of a numpy.memmap costs several times as much.
+        return np.memmap(path, _TABLE_TYPE, mode="r+", shape=shape).view(np.ndarray)
     return np.full(shape, np.nan, np.float32)

@@ -17,13 +17,20 @@ from gerbil_tune.data.files.columns import GROUP_DATASETS
 from gerbil_tune.data.files.formats import EventFile
 from gerbil_tune.data.files.index_files import Indices
 from gerbil_tune.data.files.manifest import MANIFEST
+from gerbil_tune.data.files.structure import CHECKSUM_ATTRIBUTE
 from gerbil_tune.errors import ConfigError, DatasetError
+from gerbil_tune.units import counted
 
 AUTO, BY_FILE, BY_GAP, UNGROUPED = "auto", "file", "gap", "none"
 DEFAULT_GAP_S = 1.0
 FEWEST_GROUPS = 10
 """Files, or bouts, from which on a grouping that no file states is used without being asked for."""
 _SESSIONS = "session_ids"
+_NO_GROUPING = {
+    *("units", "origin", "sample_rate_hz", "simulation", "written_by"),
+    *(CHECKSUM_ATTRIBUTE, "event_ids"),
+}
+"""What files hold that is another for each event or file, or the same for all."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ def group_events(
         ConfigError: If ``gap_s`` is not above 0.
     """
     if not 0 < gap_s < float("inf"):
-        raise ConfigError(f"gap_s must be a number of seconds above 0, but is {gap_s:g}")
+        raise ConfigError(f"--gap-s must be a number of seconds above 0, but is {gap_s:g}")
     if group_by == AUTO:
         return _group_automatically(events, gap_s)
     if group_by == UNGROUPED:
@@ -77,7 +84,9 @@ def group_events(
 def _group_automatically(events: EventSet, gap_s: float) -> Grouping:
     groups = events.groups
     if groups is not None:
-        return Grouping(groups, AUTO, f"{_count(groups)} groups ({' or '.join(GROUP_DATASETS)})")
+        return Grouping(
+            groups, AUTO, f"{counted(_count(groups), 'group')} ({' or '.join(GROUP_DATASETS)})"
+        )
     if len(events.files) >= FEWEST_GROUPS and not _are_shards(events.files):
         return _group_by_file(events)
     if events.onsets_s is not None and np.isfinite(events.onsets_s).all():
@@ -94,7 +103,7 @@ def _are_shards(files: tuple[EventFile, ...]) -> bool:
 
 def _group_by_file(events: EventSet) -> Grouping:
     groups = np.asarray(events.file_numbers, dtype=np.int64)
-    return Grouping(groups, BY_FILE, f"{_count(groups)} files")
+    return Grouping(groups, BY_FILE, counted(_count(groups), "file"))
 
 
 def _check_onsets(events: EventSet) -> None:
@@ -118,7 +127,9 @@ def _group_by_gap(events: EventSet, gap_s: float) -> Grouping:
         begins |= np.diff(boundary[order]) != 0
     groups = np.empty(len(events), dtype=np.int64)
     groups[order] = np.concatenate([[0], np.cumsum(begins)])
-    return Grouping(groups, BY_GAP, f"{_count(groups)} bouts (at least {gap_s:g} s apart)")
+    return Grouping(
+        groups, BY_GAP, f"{counted(_count(groups), 'bout')} (at least {gap_s:g} s apart)"
+    )
 
 
 def _sessions(file: EventFile) -> npt.NDArray[np.int64]:
@@ -133,7 +144,7 @@ def _sessions(file: EventFile) -> npt.NDArray[np.int64]:
 def _group_by_name(events: EventSet, name: str) -> Grouping:
     values = np.concatenate([_read_values(file, name) for file in events.files])
     groups = np.unique(values[events.rows], return_inverse=True)[1].reshape(-1).astype(np.int64)
-    return Grouping(groups, name, f"{_count(groups)} groups of {name!r}")
+    return Grouping(groups, name, f"{counted(_count(groups), 'group')} of {name!r}")
 
 
 def _read_values(file: EventFile, name: str) -> npt.NDArray[np.str_]:
@@ -169,7 +180,7 @@ def _names_of_groupings(file: EventFile, source: h5py.File) -> list[str]:
         for name, value in source.attrs.items()
         if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuSUO"
     ]
-    return sorted({*datasets, *attributes} - {"units", "origin"})
+    return sorted({*datasets, *attributes} - _NO_GROUPING)
 
 
 def _as_text(value: object) -> str:

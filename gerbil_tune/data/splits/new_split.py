@@ -243,17 +243,31 @@ def _check_is_no_other(folder: Path, split: NewSplit, num_events: int) -> None:
         return
     for name in PART_NAMES:
         path = folder / f"{name}.npy"
-        same = path.exists() == (name in split.parts)
-        if same and path.exists():
-            try:
-                same = np.array_equal(read_indices(path, num_events), split.parts[name])
-            except DatasetError:
-                same = False
-        if not same:
+        difference = find_difference(path, split.parts.get(name), num_events)
+        if difference:
             raise ConfigError(
-                f"{folder} holds another split ({path.name} differs); give another --out, or delete its "
-                f"{', '.join(PART_NAMES)} (.npy)"
+                f"{folder} holds another split, or a part of one ({difference}); give another --out, or "
+                f"delete its {', '.join(PART_NAMES)} (.npy)"
             )
+
+
+def find_difference(path: Path, part: Indices | None, num_events: int) -> str:
+    """Say how the index file of a part differs from that part, in its order too; empty if it does not.
+
+    Args:
+        path: The index file, which need not exist.
+        part: What it should hold; None: it should not exist.
+        num_events: Events of the data.
+    """
+    if not path.exists():
+        return "" if part is None else f"{path.name} is missing"
+    if part is None:
+        return f"it has a {path.name}"
+    try:
+        same = np.array_equal(read_indices(path, num_events), part)
+    except DatasetError:
+        same = False
+    return "" if same else f"{path.name} differs"
 
 
 def check_record(folder: Path, whole: EventSet) -> None:
@@ -268,7 +282,8 @@ def check_record(folder: Path, whole: EventSet) -> None:
     if not path.is_file():
         return
     try:
-        data: dict[str, Any] = json.loads(path.read_text())["data"]
+        record: dict[str, Any] = json.loads(path.read_text())
+        data, parts = record["data"], dict(record.get("parts", {}))
         fingerprint, num_events = str(data["fingerprint"]), int(data["num_events"])
         names = ", ".join(data["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -276,6 +291,12 @@ def check_record(folder: Path, whole: EventSet) -> None:
             f"{path}: cannot be read as the record of a split ({type(error).__name__}: {error}); split "
             "the data again, or delete it to use the index files as they are"
         ) from None
+    missing = [f"{name}.npy" for name in parts if not (folder / f"{name}.npy").exists()]
+    if missing:
+        raise DatasetError(
+            f"{folder}: {', '.join(missing)} of the split that {RECORD} describes is missing; copy the whole "
+            f"folder, or delete {RECORD} to use the index files as they are"
+        )
     if fingerprint not in _fingerprints(whole):
         raise DatasetError(
             f"{path}: the split was made for other data ({num_events} events of {names}, fingerprint "

@@ -16,8 +16,15 @@ from gerbil_tune.data.events import (
 )
 from gerbil_tune.data.files.index_files import Indices, read_indices
 from gerbil_tune.data.files.manifest import MANIFEST
-from gerbil_tune.data.splits.new_split import PART_NAMES, check_record, make_split, write_parts
+from gerbil_tune.data.splits.new_split import (
+    PART_NAMES,
+    check_record,
+    find_difference,
+    make_split,
+    write_parts,
+)
 from gerbil_tune.errors import DatasetError
+from gerbil_tune.units import counted
 
 _TRAIN, _VALIDATION, _TEST = PART_NAMES
 _INDEX_FOLDER = "indices"
@@ -60,14 +67,17 @@ class _Choice:
         left = part[np.isin(part, self.places)]
         if not len(left):
             raise DatasetError(
-                f"{source}: none of its {len(part)} events is among those of --events {self.path}; "
-                "choose more events or split those that are chosen"
+                f"{source}: none of its {counted(len(part), 'event')} is among those of --events "
+                f"{self.path}; choose more events or split those that are chosen"
             )
         return left
 
     def tell(self, num_dropped: int) -> str:
         """Say how many events were dropped, if any were."""
-        return f" ({num_dropped:,} events are not in {self.path})" if num_dropped else ""
+        if not num_dropped:
+            return ""
+        verb = "is" if num_dropped == 1 else "are"
+        return f" ({counted(num_dropped, 'event')} {verb} not in {self.path})"
 
 
 def load_splits(
@@ -228,11 +238,15 @@ def _kept_or_new(
 
 
 def _asked_index_folder(folder: Path) -> Path:
-    found = _find_index_folder(folder.expanduser())
+    folder = folder.expanduser()
+    found = _find_index_folder(folder)
     if found is None:
+        what = "does not exist"
+        if folder.exists():
+            what = f"holds no {_TRAIN}.npy" if folder.is_dir() else "is a file"
         raise DatasetError(
-            f"{folder}: holds no {_TRAIN}.npy; a split is a folder with {_TRAIN}.npy, {_VALIDATION}.npy and "
-            "perhaps test_set.npy: gerbil-tune data split writes one"
+            f"{folder}: {what}, but --split takes a folder with {_TRAIN}.npy, {_VALIDATION}.npy and perhaps "
+            f"{_TEST}.npy: gerbil-tune data split writes one"
         )
     return found
 
@@ -256,13 +270,19 @@ def _read_parts(
     names = [_TRAIN, _VALIDATION]
     if with_test and (folder / f"{_TEST}.npy").exists():
         names.append(_TEST)
+    if not (folder / f"{_VALIDATION}.npy").exists():
+        raise DatasetError(
+            f"{folder}: holds a part of a split only: {_VALIDATION}.npy is missing; copy all of it, or "
+            "delete it and split the data anew with gerbil-tune data split"
+        )
     parts = {name: read_indices(folder / f"{name}.npy", num_events) for name in names}
     numbers, times = np.unique(np.concatenate(list(parts.values())), return_counts=True)
     if (times > 1).any():
         twice = numbers[times > 1]
+        more = f" and {counted(len(twice) - 1, 'other event')}" if len(twice) > 1 else ""
         raise DatasetError(
-            f"{folder}: event {twice[0]} is in more than one of {', '.join(names)} (.npy), as are "
-            f"{len(twice) - 1} others; each event may be in one part only"
+            f"{folder}: in more than one of {', '.join(names)} (.npy) are event {twice[0]}{more}; each event "
+            "may be in one part only"
         )
     left = {name: choice.only(part, folder / f"{name}.npy") for name, part in parts.items()}
     return left, choice.tell(len(numbers) - sum(len(part) for part in left.values()))
@@ -276,10 +296,9 @@ def _keep(save_dir: Path | None, parts: Parts, num_events: int, source: Path) ->
         write_parts(save_dir, parts)
         return
     for name in PART_NAMES:
-        path = save_dir / f"{name}.npy"
-        kept = read_indices(path, num_events).tolist() if path.exists() else None
-        if kept != (parts[name].tolist() if name in parts else None):
+        difference = find_difference(save_dir / f"{name}.npy", parts.get(name), num_events)
+        if difference:
             raise DatasetError(
-                f"{save_dir} was begun with another split than that of {source} ({name} differs); give the "
+                f"{save_dir} was begun with another split than that of {source} ({difference}); give the "
                 "split and events of the start, or begin anew under another name"
             )

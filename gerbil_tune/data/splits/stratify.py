@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from gerbil_tune.data.files.index_files import Indices
 from gerbil_tune.errors import DatasetError
+from gerbil_tune.units import counted
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -129,10 +130,15 @@ def split_events(
     """
     members, sizes = _group_sizes(num_events, groups)
     if len(sizes) < num_held_out + 1:
-        what = "events" if groups is None else "groups of events"
+        what = "event" if groups is None else "group"
+        by_event = (
+            ""
+            if groups is None
+            else ", split event by event (gerbil-tune data split --group-by none)"
+        )
         raise DatasetError(
-            f"{source}: has {len(sizes)} {what}, but a split needs at least {num_held_out + 1}; add "
-            "data, or give a folder with train_set.h5 and val_set.h5"
+            f"{source}: has {counted(len(sizes), what)}, but a split needs at least {num_held_out + 1}; "
+            f"add data{by_event}, or give a folder with train_set.h5 and val_set.h5"
         )
     fractions = [fraction, fraction if test_fraction is None else test_fraction][:num_held_out]
     numbers = np.zeros(num_events, dtype=np.int64) if cells is None else cells.numbers

@@ -36,7 +36,7 @@ def test_what_is_printed_and_written(make_event_file, folder):
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
     assert lines[:2] == [
-        "80 events in 1 files",
+        "80 events in 1 file",
         "split by 20 groups (group_ids or session_ids), stratified over 2 x 2 cells of the arena",
     ]
     header = "part events groups distance by chance mean location median duration"
@@ -47,8 +47,10 @@ def test_what_is_printed_and_written(make_event_file, folder):
         ["test", "8", "2"],
     ]
     assert lines[6:] == [
+        "distance: how far a part's places in the arena are from those of all events, 0 (alike) to 1; by "
+        "chance: the same for random parts of that size, on average",
         "wrote train_set.npy, val_set.npy, test_set.npy and split.json to my split",
-        "next: gerbil-tune search search_spaces/full.yaml --data calls.h5 --split 'my split'",
+        "next: gerbil-tune search SPACE.yaml --data calls.h5 --split 'my split'",
     ]
     parts = read(folder / "my split")
     assert sorted(chain(*parts.values())) == list(range(80))
@@ -79,6 +81,13 @@ def test_data_without_locations(make_event_file, folder):
     assert done.stdout.splitlines()[2].split() == ["part", "events", "median", "duration"]
 
 
+def test_a_mean_next_to_the_centre_has_no_sign(make_event_file, folder):
+    make_event_file("calls.h5", num_events=30, locations=np.full((30, 2), -0.2), **SHORT)
+    lines = split("calls.h5").stdout.splitlines()
+    assert sum("0, 0 mm" in line for line in lines) == 3
+    assert "-0" not in "".join(lines)
+
+
 def test_a_folder_that_is_split_already_is_split_anew(make_event_file, folder):
     for seed, name in enumerate(("train_set", "val_set")):
         make_event_file(f"data/{name}.h5", num_events=15, seed=seed, **SHORT)
@@ -94,8 +103,8 @@ def test_a_folder_that_is_split_already_is_split_anew(make_event_file, folder):
     ("arguments", "error", "message"),
     [
         (["--group-by", "cage"], DatasetError, "cannot group by 'cage'.*valid: file, gap, none"),
-        (["--group-by", "file"], DatasetError, "has 1 groups of events"),
-        (["--gap-s", "0"], ConfigError, "gap_s must be a number of seconds above 0, but is 0"),
+        (["--group-by", "file"], DatasetError, "has 1 group, but .*--group-by none"),
+        (["--gap-s", "0"], ConfigError, "--gap-s must be a number of seconds above 0, but is 0"),
         (["--set", "data/test_fraction=0.5"], ConfigError, "data/test_fraction"),
         (["--events", "none.npy"], DatasetError, "none.npy: does not exist"),
     ],

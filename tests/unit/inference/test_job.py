@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gerbil_tune.data.events import open_events
+from gerbil_tune.data.files.shard_set import write_shards
 from gerbil_tune.errors import ConfigError, DatasetError, GerbilTuneError, ModelNotFoundError
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.inference.job import PredictionSummary, plan_outputs, predict_files
@@ -91,8 +92,29 @@ def test_chosen_events_are_those_of_one_file(model, make_event_file, tmp_path):
     with pytest.raises(ConfigError, match="chooses events of one file, but 2 input files were giv"):
         predict_files(model, [one, two], tmp_path / "out", **options)
     with pytest.raises(DatasetError, match=r"chosen\.npy: names events 12 to 12, but the data has"):
-        predict_files(model, [one], tmp_path / "out.h5", **options)
-    assert not list((tmp_path / "out").iterdir())
+        predict_files(model, [one], tmp_path / "new" / "deep" / "out.h5", **options)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "new").exists()
+
+
+def test_chosen_events_of_a_folder_of_shards_go_to_one_file(model, make_event_file, tmp_path):
+    path = make_event_file("calls.h5", num_events=20, layout="vocalocator")
+    events = open_events(path)
+    write_shards(events, tmp_path / "shards", shard_bytes=30_000, processes=1)
+    assert len(open_events(tmp_path / "shards").files) > 2
+    np.save(tmp_path / "chosen.npy", np.array([17, 3, 12]))
+    options = {"start_ray": no_ray, "event_index": tmp_path / "chosen.npy"}
+    whole = predict_files(model, [path], tmp_path / "whole.h5", **options)
+    shards = predict_files(model, [tmp_path / "shards"], tmp_path / "shards.h5", **options)
+    assert shards.files == (tmp_path / "shards.h5",)
+    assert shards.num_events == whole.num_events == 3
+    with h5py.File(whole.files[0]) as expected, h5py.File(shards.files[0]) as received:
+        for name in ("event_index", "locations", "predictions"):
+            np.testing.assert_allclose(received[name][:], expected[name][:], rtol=1e-5)
+    into_folder = predict_files(model, [tmp_path / "shards"], tmp_path / "out", **options)
+    assert into_folder.files == (tmp_path / "out" / "shards.predictions.h5",)
+    # All events of it go, as those of any folder, to a file for each of its files.
+    assert len(predict(model, [tmp_path / "shards"], tmp_path / "all").files) > 2
 
 
 def test_several_files_and_folders_go_to_a_folder(model, make_event_file, tmp_path):
@@ -160,7 +182,7 @@ def test_a_recording_that_does_not_fit_stops_the_job_before_it_writes(
     bad = make_event_file("bad.h5", **options)
     with pytest.raises(DatasetError, match=f"bad.h5.*{says}"):
         predict(model, [good, bad], tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_no_recording_is_told(model, tmp_path, make_event_file):

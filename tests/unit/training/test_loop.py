@@ -156,7 +156,7 @@ def test_validation_does_not_depend_on_the_batch_size(make_job, run_job):
         model = Localizer(other.config, other.setup)
         model.load_state_dict(weights(job))
         validation = ValidationSet(model, other, session())
-        measured = evaluate(model, validation, other, session())
+        measured, _ = evaluate(model, validation, other, session())
         assert measured == pytest.approx({f"val_{k}": v for k, v in expected.items()}, rel=1e-4)
 
 
@@ -190,7 +190,24 @@ def test_nan_in_the_audio_ends_training(make_job, run_job, easy_splits, make_eve
     splits = {"train": easy_splits.train, "validation": easy_splits.validation}
     splits[spoiled] = open_events(path)
     job = make_job(splits=Splits(**splits, test=None), training={"global_batch_size": 4})
-    with pytest.raises(NonFiniteLossError):
+    with pytest.raises(NonFiniteLossError, match=r"in epoch 1,|validation events") as error:
+        run_job(job)
+    cause = (
+        "because the audio of event 3 of events.h5 holds NaN or infinite values; gerbil-tune data c"
+    )
+    assert cause in str(error.value)
+    assert "learning_rate" not in str(error.value)
+
+
+def test_one_location_that_is_not_finite_is_named(make_job, run_job, make_event_file):
+    locations = np.random.default_rng(0).uniform(-100, 100, (12, 2))
+    locations[5, 1] = np.inf
+    events = open_events(make_event_file(locations=locations, lengths=[500] * 12))
+    splits = Splits(events.subset(np.arange(2, 12)), events.subset([0, 1]), None)
+    job = make_job(splits=splits, training={"global_batch_size": 4})
+    with pytest.raises(
+        NonFiniteLossError, match=r"the location of event 5 of events\.h5 holds NaN"
+    ):
         run_job(job)
 
 

@@ -54,15 +54,23 @@ def test_what_is_no_array(tmp_path):
     path = tmp_path / "a.npy"
     with pytest.raises(DatasetError, match=r"a\.npy: does not exist"):
         read_indices(path, 5)
-    path.write_text("0 1 2")
-    with pytest.raises(DatasetError, match="cannot be read as an array"):
-        read_indices(path, 5)
+    for content in (b"0 1 2", b"", b"\x80\x04N."):
+        path.write_bytes(content)
+        with pytest.raises(DatasetError, match=r"but is no \.npy file; write it with numpy\.save$"):
+            read_indices(path, 5)
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(DatasetError, match="cannot be read as an array"):
+    with pytest.raises(DatasetError, match="or holds Python objects") as told:
         read_indices(path, 5)
+    assert "unsafe" not in str(told.value)
+    np.save(path, np.arange(3))
+    for size in (7, 60, 140):
+        path.write_bytes(path.read_bytes()[:size])
+        with pytest.raises(DatasetError, match="cut short, damaged"):
+            read_indices(path, 5)
+        np.save(path, np.arange(3))
     with path.open("wb") as stream:
         np.savez(stream, a=np.arange(3))
-    with pytest.raises(DatasetError, match="is an archive"):
+    with pytest.raises(DatasetError, match="is an archive of several"):
         read_indices(path, 5)
 
 

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gerbil_tune.data.files.statistics import event_statistics
 
 
+@settings(deadline=None)
 @given(
     num_samples=st.sampled_from([1, 2, 1000, 65536, 65537, 140000]),
     num_channels=st.sampled_from([1, 4, 24]),

@@ -89,14 +89,32 @@ def test_a_subset_keeps_its_groups(make_event_file):
 def test_what_the_file_does_not_have(make_event_file):
     path = make_event_file(num_events=4, **SHORT)
     state(add(add(path, "day", [1, 1, 2, 2]), "weight", [0.5, 1, 2, 3]), "cage", "c3")
+    # What this program writes of itself divides nothing.
+    for name in ("simulation", "content_blake2b", "written_by", "units"):
+        state(path, name, "mm")
     events = open_events(path)
     for name in ("session", "weight", "locations", "arena_mm"):
-        with pytest.raises(DatasetError, match=f"cannot group by '{name}'.*valid: cage, day, file"):
+        valid = "valid: cage, day, file, gap, none$"
+        with pytest.raises(DatasetError, match=f"cannot group by '{name}'.*{valid}"):
             group_events(events, name)
     with pytest.raises(DatasetError, match="grouping by gap needs the dataset 'onsets_s'"):
         group_events(events, "gap")
-    with pytest.raises(ConfigError, match="gap_s must be a number of seconds above 0"):
+    with pytest.raises(ConfigError, match="--gap-s must be a number of seconds above 0"):
         group_events(events, gap_s=0.0)
+
+
+def test_one_group_is_not_called_groups(make_event_file):
+    path = make_event_file(num_events=2, groups=[1, 1], onsets_s=[0.0, 0.1], **SHORT)
+    descriptions = [
+        group_events(open_events(path), name).description
+        for name in ("auto", "file", "gap", "group_ids")
+    ]
+    assert [text.split()[:2] for text in descriptions] == [
+        ["1", "group"],
+        ["1", "file"],
+        ["1", "bout"],
+        ["1", "group"],
+    ]
 
 
 def test_stated_groups_come_first(make_event_file):

@@ -107,10 +107,19 @@ def test_a_folder_keeps_its_split(make_event_file, tmp_path):
     write(tmp_path / "out", events)
     write(tmp_path / "out", events)  # the same again
     other = DataConfig(validation_fraction=0.25, split_seed=1)
-    with pytest.raises(ConfigError, match=r"out holds another split \(train_set\.npy differs"):
+    with pytest.raises(
+        ConfigError, match=r"out holds another split, or .*\(train_set\.npy differs\)"
+    ):
         write(tmp_path / "out", events, other)
     with pytest.raises(ConfigError, match="out holds another split"):
         write(tmp_path / "out", events, DataConfig(validation_fraction=0.25, test_fraction=0.0))
+    (tmp_path / "out" / "val_set.npy").unlink()
+    with pytest.raises(ConfigError, match=r"or a part of one \(val_set\.npy is missing\)"):
+        write(tmp_path / "out", events)
+    with pytest.raises(
+        DatasetError, match=r"out: val_set\.npy of the split that split\.json descr"
+    ):
+        check_record(tmp_path / "out", events)
     (tmp_path / "out" / "train_set.npy").unlink()  # as after an interruption
     write(tmp_path / "out", events, DataConfig(validation_fraction=0.25, test_fraction=0.0))
     assert not (tmp_path / "out" / "test_set.npy").exists()

@@ -65,7 +65,7 @@ def test_a_split_of_the_predecessor_without_test(make_event_file, tmp_path):
         ("test_set", [], "not empty"),
         ("test_set", [0.5], "1-D array of integers"),
         ("test_set", [[4]], "1-D array of integers"),
-        ("val_set", None, "does not exist"),
+        ("val_set", None, "val_set.npy is missing"),
     ],
 )
 def test_a_written_split_that_does_not_fit(make_event_file, tmp_path, name, indices, message):
@@ -81,7 +81,8 @@ def test_a_written_split_that_does_not_fit(make_event_file, tmp_path, name, indi
 def test_a_pickled_array_is_refused(make_event_file, tmp_path):
     path = make_event_file(num_events=5, **SHORT)
     np.save(tmp_path / "train_set.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(DatasetError, match="cannot be read as an array"):
+    np.save(tmp_path / "val_set.npy", np.array([0]))
+    with pytest.raises(DatasetError, match="holds Python objects"):
         load_splits(path, DataConfig(), tmp_path)
 
 
@@ -128,7 +129,7 @@ def test_keypoints_of_the_config_are_selected(make_event_file):
     ("options", "message"),
     [
         ({"num_events": 2}, "has 2 events, but a split needs at least 3"),
-        ({"groups": np.repeat([0, 1], 6)}, "has 2 groups of events"),
+        ({"groups": np.repeat([0, 1], 6)}, "has 2 groups, but"),
         ({"locations": None}, "training needs the location"),
     ],
 )
@@ -175,10 +176,19 @@ def test_an_explicit_split_comes_before_everything(make_event_file, tmp_path, in
 
 def test_a_split_needs_a_training_and_a_validation_part(make_event_file, tmp_path):
     path = make_event_file(num_events=6, **SHORT)
-    with pytest.raises(DatasetError, match=r"none: holds no train_set\.npy; a split is a folder"):
+    with pytest.raises(DatasetError, match=r"none: does not exist, but --split takes a folder"):
         load_splits(path, DataConfig(), split=tmp_path / "none")
-    with pytest.raises(DatasetError, match=r"val_set\.npy: does not exist"):
+    with pytest.raises(
+        DatasetError, match=r"split: holds a part .*: val_set\.npy is missing; copy"
+    ):
         load_splits(path, DataConfig(), split=write_split(tmp_path / "split", train=[0]))
+    with pytest.raises(
+        DatasetError, match=r"train_set\.npy: is a file, but --split takes a folder"
+    ):
+        load_splits(path, DataConfig(), split=tmp_path / "split" / "train_set.npy")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"empty: holds no train_set\.npy, but --split takes a "):
+        load_splits(path, DataConfig(), split=tmp_path / "empty")
 
 
 @pytest.mark.parametrize("place", ["data", "data/indices"])
@@ -214,7 +224,7 @@ def test_a_split_from_elsewhere_is_kept_and_cannot_be_exchanged(make_event_file,
     assert sets(again) == [[0, 1], [2], [3]]
     assert again.origin == f"as kept in {run}"
     assert sets(load_splits(path, DataConfig(), run, split=one)) == sets(again)
-    with pytest.raises(DatasetError, match=r"run was begun with another split.*test_set differs"):
+    with pytest.raises(DatasetError, match=r"run was begun with another split.*it has a test_set"):
         load_splits(path, DataConfig(), run, split=two)
     assert sets(load_splits(path, DataConfig(), run, split=run)) == sets(again)
 

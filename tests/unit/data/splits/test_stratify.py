@@ -162,7 +162,7 @@ def test_seeds_differ():
     ("groups", "num_held_out", "message"),
     [
         (None, 2, "x.h5: has 2 events, but a split needs at least 3"),
-        ([4, 4], 1, "x.h5: has 1 groups of events, but a split needs at least 2"),
+        ([4, 4], 1, "x.h5: has 1 group, but a split needs at least 2"),
     ],
 )
 def test_too_little_to_split(groups, num_held_out, message):
