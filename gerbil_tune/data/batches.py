@@ -110,6 +110,7 @@ class _Reader:
             if is_announced and upcoming is not None:
                 self._will_need(*upcoming)
             yield batch
+            del batch  # so that its memory is free for the next one, if nobody else holds it
 
     def _will_need(self, indices_B: _Indices, starts_B: _Indices, lengths_B: _Indices) -> None:
         events = self._events

@@ -61,6 +61,8 @@ class Localizer(nn.Module):
         lengths_B: Tensor,
         mean_BC: Tensor | None = None,
         sd_BC: Tensor | None = None,
+        *,
+        may_overwrite: bool = False,
     ) -> Features:
         """Scale the audio and compute what the architecture uses.
 
@@ -70,10 +72,13 @@ class Localizer(nn.Module):
             mean_BC: (B, C) float32, mean of each channel of the whole event, of which the audio may be a
                 crop, in the unit of the audio; None: that of the audio.
             sd_BC: (B, C) float32, standard deviation likewise.
+            may_overwrite: Whether nobody needs the audio any more.
         """
         if self.network.uses_audio or self.uses_statistics:
             statistics = None if mean_BC is None or sd_BC is None else (mean_BC, sd_BC)
-            audio_BTC = scale_audio(audio_BTC, lengths_B, self.audio_scaling, statistics)
+            audio_BTC = scale_audio(
+                audio_BTC, lengths_B, self.audio_scaling, statistics, may_overwrite=may_overwrite
+            )
         audio_BCT = pcm_to_float(audio_BTC).transpose(1, 2).contiguous()
         gcc_BPL = None
         if self.network.uses_gcc:

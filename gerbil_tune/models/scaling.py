@@ -3,6 +3,10 @@
 Letters: B batch, C microphones, T samples, K keypoints, D axes.
 """
 
+from collections.abc import Iterable
+from math import prod
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -58,6 +62,8 @@ def scale_audio(
     lengths_B: Tensor,
     scaling: AudioScaling,
     statistics: tuple[Tensor, Tensor] | None = None,
+    *,
+    may_overwrite: bool = False,
 ) -> Tensor:
     """Scale audio as configured; the padding counts for nothing and stays zero.
 
@@ -67,6 +73,7 @@ def scale_audio(
         scaling: What to do.
         statistics: Mean and standard deviation of each channel of the whole events, (B, C) each in the unit
             of the audio, which may be a crop of them; None: those of the audio itself.
+        may_overwrite: Whether the memory of float32 audio may be used for the result, which is faster.
 
     Returns:
         (B, T, C) float32.
@@ -80,35 +87,46 @@ def scale_audio(
         between_B1 = (means_BC - mean_BC).square().mean(1, keepdim=True)
         sd_BC = (sd_BC.square().mean(1, keepdim=True) + between_B1).sqrt()
     factor_BC = 1.0 / sd_BC.clamp_min(_SMALLEST_SD)
+    in_place = may_overwrite and audio_BTC.dtype == torch.float32
     if audio_BTC.device.type == "cpu":
-        return _standardize_by_event(audio_BTC, lengths_B, mean_BC, factor_BC)
+        result_BTC = audio_BTC if in_place else _POOL.empty(tuple(audio_BTC.shape), torch.float32)
+        _standardize_by_event(audio_BTC, result_BTC, lengths_B, mean_BC, factor_BC)
+        return result_BTC
     # Zeros times the factor are zeros: only the offset needs to know where the padding is.
     mask_BT1 = time_mask(lengths_B, audio_BTC.shape[1]).transpose(1, 2)
-    return (audio_BTC * factor_BC[:, None]).addcmul_(
-        (mean_BC * factor_BC)[:, None], mask_BT1, value=-1
-    )
+    factor_B1C = factor_BC[:, None]
+    scaled_BTC = audio_BTC.mul_(factor_B1C) if in_place else audio_BTC * factor_B1C
+    return scaled_BTC.addcmul_((mean_BC * factor_BC)[:, None], mask_BT1, value=-1)
 
 
 def _standardize_by_event(
-    audio_BTC: Tensor, lengths_B: Tensor, mean_BC: Tensor, factor_BC: Tensor
-) -> Tensor:
+    audio_BTC: Tensor, result_BTC: Tensor, lengths_B: Tensor, mean_BC: Tensor, factor_BC: Tensor
+) -> None:
     """Subtract and multiply piece by piece of an event, which stays in the processor's cache meanwhile.
 
     Several times faster on a CPU than to pass over the whole batch once for each operation; NumPy, because
     its small operations start no threads.
     """
-    scaled_BTC = _POOL.empty(tuple(audio_BTC.shape), torch.float32)
-    piece = max(1, _CACHED_VALUES // audio_BTC.shape[2])
-    rows = (scaled_BTC, audio_BTC, mean_BC, factor_BC)
-    for scaled_TC, audio_TC, mean_C, factor_C, length in zip(
-        *(row.numpy() for row in rows), lengths_B.tolist(), strict=True
+    audio, result, lengths = audio_BTC.numpy(), result_BTC.numpy(), lengths_B.numpy()
+    means: Iterable[Any] = mean_BC.numpy()
+    factors: Iterable[Any] = factor_BC.numpy()
+    if mean_BC.shape[1] == 1:
+        # One number an event: rows of plain numbers are the quickest of all to go over.
+        lengths = lengths * audio.shape[2]
+        audio, result = audio.reshape(len(audio), -1), result.reshape(len(result), -1)
+        # Not plain floats, which would make integers float64 on the way.
+        means, factors = mean_BC[:, 0].numpy(), factor_BC[:, 0].numpy()
+    piece = max(1, _CACHED_VALUES // prod(audio.shape[2:]))
+    is_new = result_BTC is not audio_BTC
+    for row, samples, mean, factor, length in zip(
+        result, audio, means, factors, lengths.tolist(), strict=True
     ):
         for start in range(0, length, piece):
-            part_TC = scaled_TC[start : min(start + piece, length)]
-            np.subtract(audio_TC[start : start + len(part_TC)], mean_C, out=part_TC)
-            part_TC *= factor_C
-        scaled_TC[length:] = 0
-    return scaled_BTC
+            part = row[start : min(start + piece, length)]
+            np.subtract(samples[start : start + len(part)], mean, out=part)
+            np.multiply(part, factor, out=part)
+        if is_new:
+            row[length:] = 0
 
 
 class LocationScale(nn.Module):

@@ -95,7 +95,7 @@ class FeatureBank:
         for batch in batches:
             batch = batch.to(self._device)
             features = self._model.extract_features(
-                batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC
+                batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC, may_overwrite=True
             )
             assert features.gcc_BPL is not None
             rows = torch.from_numpy(indices[batch.indices_B.cpu().numpy()]).to(self._device)

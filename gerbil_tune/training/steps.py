@@ -103,7 +103,7 @@ class StreamedSteps:
             )
             batch = self._augmenter(batch, epoch)
         features = self._model.extract_features(
-            batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC
+            batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC, may_overwrite=True
         )
         assert batch.locations_BKD_mm is not None
         mirrored_B2 = self._draws.mirrored(
@@ -196,7 +196,7 @@ class ValidationSet:
                 )
             assert batch.locations_BKD_mm is not None
             features = self._model.extract_features(
-                batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC
+                batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC, may_overwrite=True
             )
             yield features, batch.locations_BKD_mm
 

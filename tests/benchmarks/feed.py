@@ -2,7 +2,7 @@
 
     feed         TrainingBatches: crop, pad, to a tensor, with the statistics of every event
     copy         the same crops, padded, copied from an array in memory into an array that is used again
-    feed+z       the feed, a thread reading ahead, and the z-score as the network gets it
+    feed+z       the feed, and the z-score as the network gets it
     DataLoader+z PyTorch's DataLoader with 2 workers; each item through h5py, with its own z-score
 
 Crops of 8192 samples, batches of 64, page cache warm, one process but for the DataLoader's workers. The table
@@ -24,7 +24,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from gerbil_tune.config.schema import EventZScore
-from gerbil_tune.data.batches import TrainingBatches, prefetch
+from gerbil_tune.data.batches import TrainingBatches
 from gerbil_tune.data.events import EventSet, open_events
 from gerbil_tune.data.shards import crop_fractions, training_schedule
 from gerbil_tune.models.scaling import scale_audio
@@ -70,9 +70,16 @@ def feed(events: EventSet) -> int:
 def feed_scaled(events: EventSet) -> int:
     """The same, and each batch scaled."""
     count = 0
-    for batch in prefetch(batches_of(events).epoch(0)):
-        statistics = (batch.mean_BC, batch.sd_BC)
-        count += len(scale_audio(batch.audio_BTC, batch.lengths_B, EventZScore(), statistics))
+    for batch in batches_of(events).epoch(0):
+        scaled_BTC = scale_audio(
+            batch.audio_BTC,
+            batch.lengths_B,
+            EventZScore(),
+            (batch.mean_BC, batch.sd_BC),
+            may_overwrite=True,
+        )
+        count += len(scaled_BTC)
+        del batch, scaled_BTC
     return count
 
 

@@ -94,6 +94,18 @@ def test_z_scores_of_a_crop_by_the_statistics_of_its_whole_event(scaling):
     torch.testing.assert_close(by_whole, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("scaling", [EventZScore(), ChannelZScore()])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int16])
+def test_audio_is_overwritten_only_where_it_may_be(scaling, dtype):
+    audio_BTC = (padded_noise() * 100).transpose(1, 2).contiguous().to(dtype)
+    original_BTC = audio_BTC.clone()
+    kept = scaling_module.scale_audio(audio_BTC, LENGTHS, scaling)
+    assert torch.equal(audio_BTC, original_BTC)
+    reused = scaling_module.scale_audio(audio_BTC, LENGTHS, scaling, may_overwrite=True)
+    assert torch.equal(reused, kept)
+    assert (reused.data_ptr() == audio_BTC.data_ptr()) == (dtype == torch.float32)
+
+
 def test_channel_z_score_is_numpys_over_each_channel():
     audio_BCT = padded_noise()
     scaled = scale_audio(audio_BCT, LENGTHS, ChannelZScore())
