@@ -9,6 +9,7 @@ from gerbil_tune.cli.options import CacheDirOption, EventsOption, SetOption
 from gerbil_tune.config.load import load_experiment
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.errors import ConfigError
+from gerbil_tune.units import counted
 
 if TYPE_CHECKING:
     from gerbil_tune.data.events import EventSet
@@ -81,7 +82,8 @@ def _write(
         )
     megabytes = sum(part.num_bytes for part in manifest.shards) / 1e6
     typer.echo(
-        f"{folder}: {len(events):,} events in {len(manifest.shards)} shards, {megabytes:,.1f} MB"
+        f"{folder}: {counted(len(events), 'event')} in {counted(len(manifest.shards), 'shard')}, "
+        f"{megabytes:,.1f} MB"
     )
 
 
