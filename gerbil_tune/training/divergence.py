@@ -15,7 +15,7 @@ from gerbil_tune.errors import DatasetError, NonFiniteLossError
 
 _EVENTS_AT_A_TIME = 4096
 _MOST_BYTES = 64 * 1024**3
-"""Audio that is read at most, about a minute's worth."""
+"""Audio that is read at most: some minutes' worth."""
 
 
 def non_finite_error(what: str, events: EventSet, config: ExperimentConfig) -> NonFiniteLossError:
