@@ -47,6 +47,13 @@ def check_index_files(folder: Path, events: EventSet) -> IndexFiles:
         events: The set that they divide.
     """
     result = IndexFiles()
+    if folder.is_file():
+        text = (
+            f"{folder}: is a file, but --split takes a folder with train_set.npy, val_set.npy and perhaps "
+            "test_set.npy; gerbil-tune data split writes one"
+        )
+        result.findings.append(Finding("error", text, "split-missing", 1, (folder.name,)))
+        return result
     for name in PART_NAMES:
         path = folder / f"{name}.npy"
         if not path.exists():

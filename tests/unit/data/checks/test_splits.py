@@ -41,6 +41,12 @@ def test_test_may_be_missing_and_others_not(events, folder):
     assert list(result.parts) == ["train_set"]
 
 
+def test_a_file_is_no_folder_of_a_split(events, folder):
+    path = folder(train_set=np.arange(12)) / "train_set.npy"
+    (finding,) = check_index_files(path, events).findings
+    assert "is a file, but --split takes a folder" in finding.message
+
+
 def test_all_faults_are_told(events, folder):
     result = check_index_files(
         folder(
