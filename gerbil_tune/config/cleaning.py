@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool, StrictFloat, model_validator
 
-from gerbil_tune.config.load import parse_overrides, read_tree, set_paths, validate
+from gerbil_tune.config.load import load_config
 from gerbil_tune.config.schema import DataConfig
 from gerbil_tune.config.section import (
     ConfigModel,
@@ -178,15 +178,5 @@ class CleaningFile(CleaningConfig):
 
 
 def load_cleaning(path: Path | None, overrides: Iterable[str] = ()) -> CleaningFile:
-    """Read a cleaning config; without a file, the defaults.
-
-    Args:
-        path: YAML, JSON or JSON5, or None.
-        overrides: ``path/to/key=value`` strings; values are parsed as YAML.
-
-    Raises:
-        ConfigError: On any mistake, naming file, path, value and what is valid.
-    """
-    tree = read_tree(path) if path is not None else {}
-    set_paths(tree, parse_overrides(overrides), "--set")
-    return validate(CleaningFile, tree, source=str(path) if path is not None else "config")
+    """Read a cleaning config; without a file, the defaults. See ``load_config``."""
+    return load_config(CleaningFile, path, overrides)

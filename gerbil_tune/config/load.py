@@ -81,9 +81,15 @@ def _parse(text: str, suffix: str) -> Any:
 
 
 def load_experiment(path: Path | None, overrides: Iterable[str] = ()) -> ExperimentConfig:
-    """Read an experiment config; without a file, the defaults.
+    """Read an experiment config; without a file, the defaults. See ``load_config``."""
+    return load_config(ExperimentConfig, path, overrides)
+
+
+def load_config(kind: type[_Model], path: Path | None, overrides: Iterable[str] = ()) -> _Model:
+    """Read a config of some kind; without a file, the defaults.
 
     Args:
+        kind: Its class.
         path: YAML, JSON or JSON5, or None.
         overrides: ``path/to/key=value`` strings; values are parsed as YAML.
 
@@ -92,7 +98,7 @@ def load_experiment(path: Path | None, overrides: Iterable[str] = ()) -> Experim
     """
     tree = read_tree(path) if path is not None else {}
     set_paths(tree, parse_overrides(overrides), "--set")
-    return validate(ExperimentConfig, tree, source=str(path) if path is not None else "config")
+    return validate(kind, tree, source=str(path) if path is not None else "config")
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ Legend: N events looked at, C microphones, T samples, F files.
 
 import functools
 import hashlib
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +23,7 @@ from gerbil_tune.data.checks.block_summary import Summary, merge, summarize
 from gerbil_tune.data.checks.findings import BoolArray, FloatArray, IntArray
 from gerbil_tune.data.checks.flat_tops import FlatTop, find_flat_tops
 from gerbil_tune.data.checks.signal_to_noise import Frames, estimate_snr_db
+from gerbil_tune.data.cores import num_cores
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.data.progress import Advance
 
@@ -155,7 +155,7 @@ def scan_audio(
         file.audio()  # mapped once, here, and not by two threads at once
     collected = _Collected.empty(len(chosen), events.num_microphones)
     reader = _Reader(events, frames, max_samples)
-    threads = num_threads or min(_num_cores(), _MOST_THREADS)
+    threads = num_threads or min(num_cores(), _MOST_THREADS)
     for part in _scan_in_order(reader, chosen, threads):
         collected.take(part, advance)
     return collected.finish(events, chosen)
@@ -241,12 +241,6 @@ class _Collected:
 def _are_finite(low_NC: FloatArray, high_NC: FloatArray) -> BoolArray:
     """Events whose extremes, and so all values, are finite, (N,)."""
     return np.asarray((np.isfinite(low_NC) & np.isfinite(high_NC)).all(axis=1))
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # fewer than the machine's inside a batch job
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

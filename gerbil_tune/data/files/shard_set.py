@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from gerbil_tune.data.cores import num_cores
 from gerbil_tune.data.events import EventSet, open_events
 from gerbil_tune.data.files.formats import EventFile, open_event_file
 from gerbil_tune.data.files.manifest import (
@@ -192,7 +193,7 @@ def _write_all(tasks: list[_Task], processes: int | None) -> Iterator[Shard]:
         for task in tasks
     )
     if processes is None:
-        processes = 1 if num_bytes < _IN_PROCESS_BELOW_BYTES else os.cpu_count() or 1
+        processes = 1 if num_bytes < _IN_PROCESS_BELOW_BYTES else num_cores()
     processes = min(processes, len(tasks))
     if processes == 1:
         yield from map(_write_shard, tasks)

@@ -52,14 +52,11 @@ _MOST_MICROPHONES = 512
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Structure:
-    """One file of events, described.
+class Contents:
+    """All that a file of events states, but its audio.
 
     Attributes:
-        path: Absolute path.
         layout: Whose dataset names the file has.
-        storage: How its audio is stored: ``contiguous`` can be mapped as it is; ``chunked``, ``gzip``,
-            ``lzf``, ``blosc``, ..., and ``(n, C, T)`` of the fixed layout cannot.
         num_microphones: C.
         dtype: Of the audio in the file, byte order included.
         total_samples: Samples of all audio.
@@ -72,15 +69,9 @@ class Structure:
         groups: int64 (n,), events of one number belong together; None where the file does not say.
         onsets_s: float64 (n,), when each event began in its session; None where the file does not say.
         event_ids: int64 (n,), the lab's numbers of the events; None where the file does not say.
-        mean_NC: float32 (n, C), mean of each event and channel; None where the file does not say.
-        sd_NC: float32 (n, C), standard deviation likewise.
-        states_units: Whether the file says in which unit its locations are.
-        stated_checksum: Checksum that the file states of its content, or None.
     """
 
-    path: Path
     layout: Layout
-    storage: str = CONTIGUOUS
     num_microphones: int
     dtype: np.dtype[Any]
     total_samples: int
@@ -93,6 +84,24 @@ class Structure:
     groups: npt.NDArray[np.int64] | None = None
     onsets_s: npt.NDArray[np.float64] | None = None
     event_ids: npt.NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Structure(Contents):
+    """One file of events, described.
+
+    Attributes:
+        path: Absolute path.
+        storage: How its audio is stored: ``contiguous`` can be mapped as it is; ``chunked``, ``gzip``,
+            ``lzf``, ``blosc``, ..., and ``(n, C, T)`` of the fixed layout cannot.
+        mean_NC: float32 (n, C), mean of each event and channel; None where the file does not say.
+        sd_NC: float32 (n, C), standard deviation likewise.
+        states_units: Whether the file says in which unit its locations are.
+        stated_checksum: Checksum that the file states of its content, or None.
+    """
+
+    path: Path
+    storage: str = CONTIGUOUS
     mean_NC: npt.NDArray[np.float32] | None = None
     sd_NC: npt.NDArray[np.float32] | None = None
     states_units: bool = False

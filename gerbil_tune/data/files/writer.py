@@ -27,7 +27,7 @@ from gerbil_tune.data.files.structure import (
     CHECKSUM_ATTRIBUTE,
     LAYOUTS,
     STATISTICS_DATASETS,
-    Layout,
+    Contents,
     Structure,
 )
 from gerbil_tune.units import ORIGIN, UNITS
@@ -40,28 +40,14 @@ _BLOCK_SAMPLES = 1 << 18
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Header:
-    """All of a file but its audio; the attributes are those of ``structure.Structure``."""
-
-    layout: Layout = "vocalocator"
-    dtype: np.dtype[Any]
-    num_microphones: int
-    total_samples: int
-    starts: npt.NDArray[np.int64]
-    locations_mm: npt.NDArray[np.float32] | None = None
-    keypoints: tuple[str, ...] = ()
-    sample_rate_hz: float | None = None
-    arena_mm: tuple[float, ...] | None = None
-    microphones_mm: tuple[tuple[float, float, float], ...] | None = None
-    groups: npt.NDArray[np.int64] | None = None
-    onsets_s: npt.NDArray[np.float64] | None = None
-    event_ids: npt.NDArray[np.int64] | None = None
+class Header(Contents):
+    """All of a file that is to be written, but its audio."""
 
     @classmethod
     def of_structure(cls, structure: Structure) -> "Header":
         """The header of a file of the same events in vocalocator's layout."""
-        names = [item.name for item in dataclasses.fields(cls) if item.name != "layout"]
-        return cls(**{name: getattr(structure, name) for name in names})
+        stated = {item.name: getattr(structure, item.name) for item in dataclasses.fields(cls)}
+        return cls(**stated | {"layout": "vocalocator"})
 
     @classmethod
     def of_events(cls, events: "EventSet") -> "Header":

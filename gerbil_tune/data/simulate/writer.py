@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gerbil_tune import __version__
+from gerbil_tune.data.cores import num_cores
 from gerbil_tune.data.progress import progress_bar
 from gerbil_tune.data.simulate.plan import event_generator, plan_event
 from gerbil_tune.data.simulate.rooms import SimulationSpec
@@ -80,7 +81,7 @@ def simulate(
         with (
             progress_bar(num_events, doing="simulating", show=show_progress) as advance,
             # Closed here, so that no worker still writes when the file is removed.
-            closing(render_all(job, layout.starts, processes or _num_cores())) as counts,
+            closing(render_all(job, layout.starts, processes or num_cores())) as counts,
         ):
             for count in counts:
                 advance(count)
@@ -91,12 +92,6 @@ def simulate(
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Fewer than the machine's inside a batch job.
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _check_numbers(num_events: int, seed: int, processes: int | None) -> None:
