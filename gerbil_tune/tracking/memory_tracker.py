@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gerbil_tune.errors import LaunchError
 from gerbil_tune.tracking.tracker import (
     CHANGED_TAG_PREFIX,
-    LAST_EPOCH_TAG,
     NON_FINITE_TAG,
-    REASON_TAG,
     STATE_TAG,
+    STUDY_ID_TAG,
     STUDY_TAG,
     TRIAL_TAG,
     ParameterValue,
-    StudyStatus,
-    TrialStatus,
+    RecordedRun,
+    RunUpdate,
     split_finite,
 )
 
@@ -39,6 +39,11 @@ class MemoryRun:
     summary: dict[str, float] = field(default_factory=dict)
     artifacts: dict[str, Path] = field(default_factory=dict)
 
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch that is recorded, -1 before the first."""
+        return max(self.epochs, default=-1)
+
 
 class MemoryTracker:
     """Implements ``Tracker`` in memory.
@@ -51,84 +56,72 @@ class MemoryTracker:
     def __init__(self) -> None:
         self.uri = "memory:"
         self.runs: dict[str, MemoryRun] = {}
-        self._study_id: str | None = None
+        self._study_run_id: str | None = None
 
-    def start_study(
-        self, name: str, parameters: Mapping[str, ParameterValue], tags: Mapping[str, str]
-    ) -> str:
-        """See ``Tracker.start_study``."""
-        self._study_id = f"study:{name}"
-        run = self.runs.setdefault(self._study_id, MemoryRun(parent_id=None))
-        run.tags.update({STUDY_TAG: name, STATE_TAG: "running", **tags})
-        _add_parameters(run, parameters)
-        return self._study_id
-
-    def start_trial(
+    def open_study(
         self,
-        number: int,
+        name: str,
+        study_id: str,
         parameters: Mapping[str, ParameterValue],
-        run_id: str | None = None,
+        tags: Mapping[str, str],
     ) -> str:
-        """See ``Tracker.start_trial``."""
-        if self._study_id is None:
-            raise RuntimeError("start_study comes before start_trial")
-        if run_id is None or run_id not in self.runs:
-            run_id = f"{self._study_id}/run:{len(self.runs)}"
-            self.runs[run_id] = MemoryRun(parent_id=self._study_id)
-        run = self.runs[run_id]
-        run.tags.update({TRIAL_TAG: str(number), STATE_TAG: "running"})
-        _add_parameters(run, parameters)
-        return run_id
+        """See ``Tracker.open_study``."""
+        self._study_run_id = f"study:{study_id}"
+        self.runs.setdefault(self._study_run_id, MemoryRun(parent_id=None))
+        own_tags = {STUDY_TAG: name, STUDY_ID_TAG: study_id}
+        self.write(None, RunUpdate(dict(parameters), tags={**own_tags, **tags}, state="running"))
+        return self._study_run_id
 
-    def log_epoch(self, run_id: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        """See ``Tracker.log_epoch``."""
-        run = self.runs[run_id]
-        if run.epochs and epoch <= max(run.epochs):
-            return
-        finite, others = split_finite(metrics)
-        run.epochs[epoch] = finite
-        run.tags[LAST_EPOCH_TAG] = str(epoch)
-        if others:
-            run.tags[NON_FINITE_TAG] = f"{', '.join(others)} in epoch {epoch}"
+    def recorded(self) -> dict[int, RecordedRun]:
+        """See ``Tracker.recorded``."""
+        return {
+            int(run.tags[TRIAL_TAG]): RecordedRun(run_id, run.tags[STATE_TAG], run.last_epoch)
+            for run_id, run in self.runs.items()
+            if run.parent_id is not None and run.parent_id == self._study_run_id
+        }
 
-    def log_summary(
-        self, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str] | None = None
-    ) -> None:
-        """See ``Tracker.log_summary``."""
-        run = self.runs[run_id]
-        finite, others = split_finite(metrics)
+    def write(self, trial: int | None, update: RunUpdate) -> None:
+        """See ``Tracker.write``."""
+        run = self._run(trial)
+        _add_parameters(run, update.parameters)
+        for epoch in sorted(update.epochs):
+            if epoch > run.last_epoch:
+                finite, others = split_finite(update.epochs[epoch].metrics)
+                run.epochs[epoch] = finite
+                if others:
+                    run.tags[NON_FINITE_TAG] = f"{', '.join(others)} in epoch {epoch}"
+        finite, others = split_finite(update.summary)
         run.summary.update(finite)
-        run.tags.update(tags or {})
         if others:
             run.tags[NON_FINITE_TAG] = f"{', '.join(others)} in the summary"
+        run.tags.update(update.tags)
+        if update.state is not None:
+            run.tags[STATE_TAG] = update.state
 
-    def end_trial(self, run_id: str, status: TrialStatus, reason: str = "") -> None:
-        """See ``Tracker.end_trial``."""
-        self.runs[run_id].tags[STATE_TAG] = status
-        if reason:
-            self.runs[run_id].tags[REASON_TAG] = reason
-
-    def log_artifact(self, run_id: str, path: Path, folder: str = "") -> None:
+    def log_artifact(self, path: Path, folder: str = "") -> None:
         """See ``Tracker.log_artifact``."""
         if not path.exists():
-            raise FileNotFoundError(path)
+            raise LaunchError(f"{path} cannot be kept, because it does not exist")
+        artifacts = self._run(None).artifacts
         target = f"{folder}/{path.name}" if folder else path.name
         if path.is_dir():
             for file in sorted(path.rglob("*")):
                 if file.is_file():
-                    relative = file.relative_to(path).as_posix()
-                    self.runs[run_id].artifacts[f"{target}/{relative}"] = file
+                    artifacts[f"{target}/{file.relative_to(path).as_posix()}"] = file
         else:
-            self.runs[run_id].artifacts[target] = path
+            artifacts[target] = path
 
-    def end_study(self, status: StudyStatus) -> None:
-        """See ``Tracker.end_study``."""
-        if self._study_id is None:
-            raise RuntimeError("start_study comes before end_study")
-        for run in self.runs.values():
-            if run.parent_id == self._study_id and run.tags[STATE_TAG] == "running":
-                run.tags[STATE_TAG] = "interrupted"
-        self.runs[self._study_id].tags[STATE_TAG] = status
+    def _run(self, trial: int | None) -> MemoryRun:
+        if self._study_run_id is None:
+            raise RuntimeError("open_study comes before everything else")
+        if trial is None:
+            return self.runs[self._study_run_id]
+        run = self.runs.setdefault(
+            f"{self._study_run_id}/{trial:05d}", MemoryRun(parent_id=self._study_run_id)
+        )
+        run.tags.setdefault(TRIAL_TAG, str(trial))
+        run.tags.setdefault(STATE_TAG, "running")
+        return run
 
 
 def _add_parameters(run: MemoryRun, parameters: Mapping[str, ParameterValue]) -> None:

@@ -1,60 +1,80 @@
-"""A tracker that writes to MLflow, by one client in one process.
+"""A tracker that writes to MLflow, by one client in one thread.
 
-Values go through ``MlflowClient`` and an explicit run id throughout: no active run, no global state.
-What a store cannot take for a while (a locked database, a server that restarts) is kept and written
-later, so that tracking never ends a search.
+Values go through ``MlflowClient`` and an explicit run id throughout: no active run, no global state. Runs
+are found by their tags, which are written with the run itself, so a process that is killed at any point
+leaves nothing behind that the next one would not find.
 """
 
-import collections
+import itertools
 import json
-import logging
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-from gerbil_tune.errors import ConfigError, LaunchError
+from gerbil_tune.errors import LaunchError
 from gerbil_tune.tracking.store import (
     absolute_tracking_uri,
     connect,
     default_artifact_location,
     default_tracking_uri,
-    first_line,
-    load_mlflow,
     mlflow_error,
+    store_errors,
 )
 from gerbil_tune.tracking.tracker import (
     CHANGED_TAG_PREFIX,
-    LAST_EPOCH_TAG,
     NON_FINITE_TAG,
-    REASON_TAG,
     STATE_TAG,
+    STUDY_ID_TAG,
     STUDY_TAG,
     TRIAL_TAG,
+    EpochMetrics,
     ParameterValue,
-    StudyStatus,
-    TrialStatus,
+    RecordedRun,
+    RunUpdate,
     split_finite,
 )
+from gerbil_tune.urls import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
-_logger = logging.getLogger(__name__)
+Item = TypeVar("Item")
 
+EPOCH_METRIC = "epoch"
+"""Written in one transaction with the other metrics of its epoch: its last value says which are there."""
+_PARENT_TAG = "mlflow.parentRunId"
 _MAX_PARAMETER_LENGTH = 6000
 _MAX_TAG_LENGTH = 8000
 _MAX_PER_BATCH = 100
-"""Parameters or tags in one call; these three are limits of MLflow (mlflow/utils/validation.py)."""
-_RETRY_AFTER_S = 30.0
-_PARENT_TAG = "mlflow.parentRunId"
+"""Parameters or tags in one call; with the next, limits of MLflow (mlflow/utils/validation.py)."""
+_MAX_METRICS_PER_BATCH = 1000
 _MLFLOW_STATUS = {
+    "running": "RUNNING",
     "complete": "FINISHED",
     "pruned": "FINISHED",
     "failed": "FAILED",
+    "paused": "KILLED",
     "interrupted": "KILLED",
 }
+
+
+@dataclass
+class _OpenedRun:
+    """What is known of a run without asking the store.
+
+    Attributes:
+        run_id: MLflow's id.
+        last_epoch: -1 before the first.
+        status: As MLflow has it.
+        is_new: It was created here and has no parameters yet.
+    """
+
+    run_id: str
+    last_epoch: int
+    status: str
+    is_new: bool = False
 
 
 class MlflowTracker:
@@ -68,7 +88,7 @@ class MlflowTracker:
     """
 
     def __init__(self, uri: str | None = None, artifact_location: str | None = None) -> None:
-        """Choose a store; nothing is opened before ``start_study``.
+        """Choose a store; nothing is opened before ``open_study``.
 
         Args:
             uri: Tracking URI; default: ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working
@@ -82,124 +102,78 @@ class MlflowTracker:
         self.artifact_location = artifact_location or default_artifact_location(self.uri)
         self._client: MlflowClient | None = None
         self._experiment_id = ""
-        self._study_id: str | None = None
-        self._last_epoch: dict[str, int] = {}
-        self._last_timestamp_ms = 0
-        self._unwritten: collections.deque[tuple[str, tuple[Any, ...]]] = collections.deque()
-        self._retry_at_s = 0.0
+        self._study_run_id = ""
+        self._runs: dict[int | None, _OpenedRun] = {}
+        self._attempted: set[int] = set()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the connection behind: Ray Tune pickles whatever its callbacks hold."""
-        return {**self.__dict__, "_client": None}
-
-    def start_study(
-        self, name: str, parameters: Mapping[str, ParameterValue], tags: Mapping[str, str]
-    ) -> str:
-        """See ``Tracker.start_study``.
-
-        Raises:
-            ConfigError: If the experiment of this name was deleted in the store.
-            LaunchError: If the store cannot be used.
-        """
-        try:
-            self._experiment_id = self._find_or_create_experiment(name)
-            run = self._find_parent(name)
-            if run is None:
-                run = self._connection().create_run(
-                    self._experiment_id, run_name=name, tags={STUDY_TAG: name}
-                )
-            self._study_id = str(run.info.run_id)
-            self._reopen(run, {**tags, STATE_TAG: "running"}, parameters)
-        except (mlflow_error(), OSError) as error:
-            raise LaunchError(
-                f"the MLflow store {self.uri} cannot be used ({first_line(error)}); "
-                "check that it exists and can be written, or set MLFLOW_TRACKING_URI to another one"
-            ) from error
-        return self._study_id
-
-    def start_trial(
+    def open_study(
         self,
-        number: int,
+        name: str,
+        study_id: str,
         parameters: Mapping[str, ParameterValue],
-        run_id: str | None = None,
+        tags: Mapping[str, str],
     ) -> str:
-        """See ``Tracker.start_trial``.
-
-        Raises:
-            LaunchError: If the store cannot be used.
-        """
-        if self._study_id is None:
-            raise RuntimeError("start_study comes before start_trial")
-        tags = {_PARENT_TAG: self._study_id, TRIAL_TAG: str(number)}
-        try:
-            run = None if run_id is None else self._find_run(run_id)
-            if run is None:
+        """See ``Tracker.open_study``."""
+        own_tags = {STUDY_TAG: name, STUDY_ID_TAG: study_id}
+        with store_errors(self.uri):
+            self._experiment_id = self._find_or_create_experiment(name)
+            found = next(self._search(f"tags.`{STUDY_ID_TAG}` = '{study_id}'"), None)
+            if found is None:
                 run = self._connection().create_run(
-                    self._experiment_id, run_name=f"trial {number:05d}", tags=tags
+                    self._experiment_id, run_name=name, tags=own_tags
                 )
-            self._reopen(run, {STATE_TAG: "running"}, parameters)
-        except (mlflow_error(), OSError) as error:
-            raise LaunchError(
-                f"the MLflow store {self.uri} cannot open a run for trial {number} "
-                f"({first_line(error)}); the same command continues once the store works again"
-            ) from error
-        return str(run.info.run_id)
+                parent = _OpenedRun(run.info.run_id, -1, "RUNNING", is_new=True)
+            else:
+                parent = _opened(found)
+            self._study_run_id = parent.run_id
+            self._runs = {None: parent}
+        self.recorded()
+        self.write(None, RunUpdate(dict(parameters), tags={**own_tags, **tags}, state="running"))
+        return self._study_run_id
 
-    def log_epoch(self, run_id: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        """See ``Tracker.log_epoch``."""
-        if epoch <= self._last_epoch.get(run_id, -1):
-            return
-        self._last_epoch[run_id] = epoch
-        finite, others = split_finite(metrics)
-        tags = {LAST_EPOCH_TAG: str(epoch)}
-        if others:
-            tags[NON_FINITE_TAG] = f"{', '.join(others)} in epoch {epoch}"
-        self._write_batch(run_id, metrics=finite, step=epoch, tags=tags)
+    def recorded(self) -> dict[int, RecordedRun]:
+        """See ``Tracker.recorded``. Of two runs of one trial the shorter one is deleted.
 
-    def log_summary(
-        self, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str] | None = None
-    ) -> None:
-        """See ``Tracker.log_summary``."""
-        finite, others = split_finite(metrics)
-        tags = dict(tags or {})
-        if others:
-            tags[NON_FINITE_TAG] = f"{', '.join(others)} in the summary"
-        # At the last epoch's step, or a metric that epochs log too would keep that epoch's value.
-        self._write_batch(
-            run_id, metrics=finite, step=max(self._last_epoch.get(run_id, 0), 0), tags=tags
-        )
+        There are two when a server has created a run, its answer was lost, and the HTTP client has asked
+        again by itself.
+        """
+        with store_errors(self.uri):
+            runs: dict[int, Run] = {}
+            for run in self._search_trials():
+                number = int(run.data.tags[TRIAL_TAG])
+                if number in runs:
+                    surplus, run = sorted((runs[number], run), key=_last_epoch)
+                    self._connection().delete_run(surplus.info.run_id)
+                runs[number] = run
+        self._runs = {None: self._runs[None]}
+        self._runs.update((number, _opened(run)) for number, run in runs.items())
+        return {number: _recorded(run) for number, run in runs.items()}
 
-    def end_trial(self, run_id: str, status: TrialStatus, reason: str = "") -> None:
-        """See ``Tracker.end_trial``."""
-        self._end_run(run_id, status, {REASON_TAG: reason} if reason else {})
+    def write(self, trial: int | None, update: RunUpdate) -> None:
+        """See ``Tracker.write``."""
+        if not self._study_run_id:
+            raise RuntimeError("open_study comes before everything else")
+        with store_errors(self.uri):
+            run = self._find_or_create_run(trial, update)
+            tags = dict(update.tags)
+            if update.parameters:
+                tags |= self._write_parameters(run, update.parameters)
+            tags |= self._write_epochs(run, update.epochs)
+            self._write_summary(run, update, tags)
+            if update.state is not None:
+                self._set_status(run, _MLFLOW_STATUS[update.state], update.at_ms)
 
-    def log_artifact(self, run_id: str, path: Path, folder: str = "") -> None:
+    def log_artifact(self, path: Path, folder: str = "") -> None:
         """See ``Tracker.log_artifact``."""
-        if path.is_dir():
-            target = f"{folder}/{path.name}" if folder else path.name
-            self._write("log_artifacts", run_id, str(path), target)
-        elif path.exists():
-            self._write("log_artifact", run_id, str(path), folder or None)
-        else:
-            raise FileNotFoundError(path)
-
-    def end_study(self, status: StudyStatus) -> None:
-        """See ``Tracker.end_study``. What the store does not take even now is lost, with a warning."""
-        if self._study_id is None:
-            raise RuntimeError("start_study comes before end_study")
-        self._retry_at_s = 0.0
-        self._write_waiting()
-        if not self._unwritten:
-            for run_id in self._open_trials():
-                self._end_run(run_id, "interrupted", {})
-        self._end_run(self._study_id, status, {})
-        if self._unwritten:
-            _logger.warning(
-                "the MLflow store %s did not take the last %d entries; the study's own folder has all "
-                "results, only MLflow lacks these",
-                self.uri,
-                len(self._unwritten),
-            )
+        if not path.exists():
+            raise LaunchError(f"{path} cannot be kept, because it does not exist")
+        client, run_id = self._connection(), self._study_run_id
+        with store_errors(self.uri):
+            if path.is_dir():
+                target = f"{folder}/{path.name}" if folder else path.name
+                client.log_artifacts(run_id, str(path), target)
+            else:
+                client.log_artifact(run_id, str(path), folder or None)
 
     def _connection(self) -> "MlflowClient":
         if self._client is None:
@@ -218,34 +192,37 @@ class MlflowTracker:
                 # Another process was faster.
                 experiment = client.get_experiment_by_name(name)
         if experiment.lifecycle_stage != "active":
-            raise ConfigError(
-                f"the MLflow experiment {name!r} in {self.uri} was deleted; restore it with "
-                f"`mlflow experiments restore -x {experiment.experiment_id}` or choose another --name"
+            raise LaunchError(
+                f"the MLflow experiment {name!r} in {without_password(self.uri)} was deleted; restore "
+                f"it with `mlflow experiments restore -x {experiment.experiment_id}` or choose another "
+                "--name"
             )
         return str(experiment.experiment_id)
 
-    def _find_parent(self, name: str) -> "Run | None":
-        runs = self._search(f"tags.`{STUDY_TAG}` != ''")
-        return next((run for run in runs if run.data.tags[STUDY_TAG] == name), None)
+    def _find_or_create_run(self, trial: int | None, update: RunUpdate) -> _OpenedRun:
+        known = self._runs.get(trial)
+        if known is not None or trial is None:
+            return self._runs[trial]
+        if trial in self._attempted:
+            # An earlier call failed on the way; the run may be there nevertheless.
+            found = next(self._search_trials(f" and tags.`{TRIAL_TAG}` = '{trial}'"), None)
+            known = None if found is None else _opened(found)
+        self._attempted.add(trial)
+        if known is None:
+            tags = {_PARENT_TAG: self._study_run_id, TRIAL_TAG: str(trial), STATE_TAG: "running"}
+            run = self._connection().create_run(
+                self._experiment_id,
+                start_time=update.started_ms or update.at_ms,
+                run_name=f"trial {trial:05d}",
+                tags=tags,
+            )
+            known = _OpenedRun(run.info.run_id, -1, "RUNNING", is_new=True)
+        self._attempted.discard(trial)
+        self._runs[trial] = known
+        return known
 
-    def _find_run(self, run_id: str) -> "Run | None":
-        try:
-            run = self._connection().get_run(run_id)
-        except mlflow_error() as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None
-        return run if run.info.lifecycle_stage == "active" else None
-
-    def _open_trials(self) -> list[str]:
-        children = f"tags.`{_PARENT_TAG}` = '{self._study_id}' and attributes.status = 'RUNNING'"
-        try:
-            return [run.info.run_id for run in self._search(children)]
-        except (mlflow_error(), OSError) as error:
-            if not _is_transient(error):
-                raise
-            _logger.warning("the MLflow store %s cannot be read (%s)", self.uri, first_line(error))
-            return []
+    def _search_trials(self, condition: str = "") -> "Iterator[Run]":
+        return self._search(f"tags.`{_PARENT_TAG}` = '{self._study_run_id}'{condition}")
 
     def _search(self, filter_string: str) -> "Iterator[Run]":
         token = None
@@ -253,96 +230,101 @@ class MlflowTracker:
             page = self._connection().search_runs(
                 [self._experiment_id], filter_string, max_results=500, page_token=token
             )
-            yield from page
+            yield from (run for run in page if {TRIAL_TAG, STUDY_ID_TAG} & set(run.data.tags))
             token = page.token
             if not token:
                 return
 
-    def _reopen(
-        self, run: "Run", tags: Mapping[str, str], parameters: Mapping[str, ParameterValue]
-    ) -> None:
-        """Set a run to running and add what it does not have; MLflow refuses changed parameters."""
-        run_id = run.info.run_id
-        if run.info.status != "RUNNING":
-            self._connection().update_run(run_id, status="RUNNING")
-        self._last_epoch[run_id] = int(run.data.tags.get(LAST_EPOCH_TAG, -1))
+    def _write_parameters(
+        self, run: _OpenedRun, parameters: Mapping[str, ParameterValue]
+    ) -> dict[str, str]:
+        """Add those that the run lacks; return tags for those that differ, which MLflow refuses."""
+        from mlflow.entities import Param
+
+        client = self._connection()
         texts = {name: _parameter_text(value) for name, value in parameters.items()}
-        changed = {
+        stored = {} if run.is_new else client.get_run(run.run_id).data.params
+        added = [Param(name, text) for name, text in texts.items() if name not in stored]
+        for params in _groups(added, _MAX_PER_BATCH):
+            client.log_batch(run.run_id, params=params)
+        run.is_new = False
+        return {
             CHANGED_TAG_PREFIX + name: text
             for name, text in texts.items()
-            if run.data.params.get(name, text) != text
+            if stored.get(name, text) != text
         }
-        added = {name: text for name, text in texts.items() if name not in run.data.params}
-        self._write_batch(run_id, parameters=added, tags={**tags, **changed})
 
-    def _end_run(self, run_id: str, status: str, tags: Mapping[str, str]) -> None:
-        self._write_batch(run_id, tags={**tags, STATE_TAG: status})
-        self._write("set_terminated", run_id, _MLFLOW_STATUS[status])
+    def _write_epochs(self, run: _OpenedRun, epochs: Mapping[int, EpochMetrics]) -> dict[str, str]:
+        """Add the epochs that the run lacks, each whole or not at all; return a tag for what is NaN."""
+        from mlflow.entities import Metric
 
-    def _write_batch(
-        self,
-        run_id: str,
-        *,
-        metrics: Mapping[str, float] | None = None,
-        step: int = 0,
-        parameters: Mapping[str, str] | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        load_mlflow()
-        from mlflow.entities import Metric, Param, RunTag
+        tags: dict[str, str] = {}
+        values: list[Metric] = []
+        for epoch in sorted(epoch for epoch in epochs if epoch > run.last_epoch):
+            at_ms, metrics = epochs[epoch]
+            finite, others = split_finite(metrics)
+            finite[EPOCH_METRIC] = float(epoch)
+            if len(values) + len(finite) > _MAX_METRICS_PER_BATCH:
+                self._write_metrics(run, values)
+                values = []
+            values += [Metric(name, value, at_ms, epoch) for name, value in finite.items()]
+            if others:
+                tags[NON_FINITE_TAG] = f"{', '.join(others)} in epoch {epoch}"
+        if values:
+            self._write_metrics(run, values)
+        return tags
 
-        timestamp = self._timestamp_ms()
-        values = [Metric(name, value, timestamp, step) for name, value in (metrics or {}).items()]
-        params = [Param(name, text) for name, text in (parameters or {}).items()]
-        labels = [RunTag(k, _shorten(v, _MAX_TAG_LENGTH)) for k, v in (tags or {}).items()]
-        while values or params or labels:
-            self._write(
-                "log_batch",
-                run_id,
-                values[:_MAX_PER_BATCH],
-                params[:_MAX_PER_BATCH],
-                labels[:_MAX_PER_BATCH],
-            )
-            values = values[_MAX_PER_BATCH:]
-            params, labels = params[_MAX_PER_BATCH:], labels[_MAX_PER_BATCH:]
+    def _write_metrics(self, run: _OpenedRun, values: "Sequence[Metric]") -> None:
+        self._connection().log_batch(run.run_id, metrics=values)
+        run.last_epoch = values[-1].step
 
-    def _timestamp_ms(self) -> int:
-        """Now, but later than ever before: of two values at one step MLflow shows the later one."""
-        self._last_timestamp_ms = max(time.time_ns() // 1_000_000, self._last_timestamp_ms + 1)
-        return self._last_timestamp_ms
+    def _write_summary(self, run: _OpenedRun, update: RunUpdate, tags: dict[str, str]) -> None:
+        """Write the metrics and the tags; the state's tag is among the last, so all is there once it is."""
+        from mlflow.entities import Metric, RunTag
 
-    def _write(self, method: str, *arguments: Any) -> None:
-        """Call a method of the client now, or later if the store cannot be used now."""
-        self._unwritten.append((method, arguments))
-        if time.monotonic() >= self._retry_at_s:
-            self._write_waiting()
+        finite, others = split_finite(update.summary)
+        if others:
+            tags[NON_FINITE_TAG] = f"{', '.join(others)} in the summary"
+        if update.state is not None:
+            tags[STATE_TAG] = update.state
+        # At the last epoch's step, or a metric that epochs have too would keep that epoch's value.
+        step = max(run.last_epoch, 0)
+        metrics = [Metric(name, value, update.at_ms, step) for name, value in finite.items()]
+        labels = [RunTag(name, _shorten(text, _MAX_TAG_LENGTH)) for name, text in tags.items()]
+        first, *others_left = list(_groups(labels, _MAX_PER_BATCH)) or [[]]
+        if metrics or first:
+            self._connection().log_batch(run.run_id, metrics=metrics, tags=first)
+        for batch in others_left:
+            self._connection().log_batch(run.run_id, tags=batch)
 
-    def _write_waiting(self) -> None:
-        while self._unwritten:
-            method, arguments = self._unwritten[0]
-            try:
-                getattr(self._connection(), method)(*arguments)
-            except (mlflow_error(), OSError) as error:
-                if not _is_transient(error):
-                    self._unwritten.popleft()
-                    raise
-                self._retry_at_s = time.monotonic() + _RETRY_AFTER_S
-                _logger.warning(
-                    "the MLflow store %s cannot be written (%s); %d entries wait, next try in %.0f s",
-                    self.uri,
-                    first_line(error),
-                    len(self._unwritten),
-                    _RETRY_AFTER_S,
-                )
-                return
-            self._unwritten.popleft()
+    def _set_status(self, run: _OpenedRun, status: str, at_ms: int) -> None:
+        if status == run.status:
+            return
+        if status == "RUNNING":
+            self._connection().update_run(run.run_id, status=status)
+        else:
+            self._connection().set_terminated(run.run_id, status, at_ms)
+        run.status = status
 
 
-def _is_transient(error: Exception) -> bool:
-    """Tell a store that fails for now from a call that it will never accept."""
-    if isinstance(error, mlflow_error()):
-        return bool(error.get_http_status_code() >= 500)
-    return not isinstance(error, FileNotFoundError)
+def _opened(run: "Run") -> _OpenedRun:
+    return _OpenedRun(run.info.run_id, _last_epoch(run), run.info.status)
+
+
+def _recorded(run: "Run") -> RecordedRun:
+    """What a run says of itself; nothing about its state if its status contradicts that (half closed)."""
+    state = run.data.tags.get(STATE_TAG, "")
+    agrees = _MLFLOW_STATUS.get(state) == run.info.status
+    return RecordedRun(run.info.run_id, state if agrees else "", _last_epoch(run))
+
+
+def _last_epoch(run: "Run") -> int:
+    return int(run.data.metrics.get(EPOCH_METRIC, -1))
+
+
+def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    return iter(lambda: list(itertools.islice(iterator, size)), [])
 
 
 def _parameter_text(value: ParameterValue) -> str:

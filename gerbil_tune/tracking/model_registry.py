@@ -26,11 +26,14 @@ from gerbil_tune.tracking.store import (
     mlflow_error,
     sqlite_file,
 )
+from gerbil_tune.urls import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 METRIC_TAG_PREFIX = "metric/"
+MODEL_FILES = ("config.json", "ensemble.json")
+"""A folder with one of them is a bundle, of one network or of several."""
 _SCHEME = "models:/"
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+|latest)|@(?P<alias>[^/@]+))")
 
@@ -107,7 +110,7 @@ def register_bundle(
         ModelNotFoundError: If there is no bundle in the folder.
         LaunchError: If the store cannot be used.
     """
-    if not (bundle_dir / "config.json").is_file():
+    if not _is_bundle(bundle_dir):
         raise ModelNotFoundError(
             f"{bundle_dir} is not a model bundle: it has no config.json; name a folder such as "
             "trained_models/gerbil-locator/00001"
@@ -143,7 +146,8 @@ def set_alias(model_name: str, alias: str, version: int, tracking_uri: str) -> N
     rows = list_models(tracking_uri)
     if not any(row.name == model_name and row.version == version for row in rows):
         raise ModelNotFoundError(
-            f"model {model_name!r} has no version {version} in {tracking_uri}; {_describe(rows)}"
+            f"model {model_name!r} has no version {version} in {without_password(tracking_uri)}; "
+            f"{_describe(rows)}"
         )
     try:
         connect(tracking_uri).set_registered_model_alias(model_name, alias, str(version))
@@ -177,7 +181,7 @@ def resolve_model(
 
     Args:
         reference: ``models:/<name>@<alias>``, ``models:/<name>/<version>``, ``models:/<name>/latest``,
-            or a bundle's folder or its config.json.
+            or a bundle's folder, its config.json or its ensemble.json.
         tracking_uri: The store whose registry is asked.
         cache_dir: Where models of a remote store are kept; default: ``gerbil_tune`` in the user's cache.
 
@@ -193,7 +197,7 @@ def resolve_model(
     if row is None:
         form = "" if match else " (the forms are models:/NAME@ALIAS and models:/NAME/VERSION)"
         raise ModelNotFoundError(
-            f"model {reference!r} is not in {tracking_uri}{form}; {_describe(rows)}"
+            f"model {reference!r} is not in {without_password(tracking_uri)}{form}; {_describe(rows)}"
         )
     with _store_errors(tracking_uri, f"cannot read {reference}"):
         source = connect(tracking_uri).get_model_version_download_uri(row.name, str(row.version))
@@ -204,17 +208,21 @@ def resolve_model(
 
 def _resolve_folder(reference: str, tracking_uri: str) -> ResolvedModel:
     path = Path(reference).expanduser().absolute()
-    folder = path.parent if path.name == "config.json" else path
-    if (folder / "config.json").is_file():
+    folder = path.parent if path.name in MODEL_FILES else path
+    if _is_bundle(folder):
         return ResolvedModel(folder, str(folder))
     if not folder.is_dir():
         raise ModelNotFoundError(
             f"model {reference!r} is neither an existing bundle folder nor models:/NAME@ALIAS; "
             f"{_describe(list_models(tracking_uri))}"
         )
-    inside = sorted(entry.parent.name for entry in folder.glob("*/config.json"))
+    inside = sorted(entry.name for entry in folder.iterdir() if _is_bundle(entry))
     hint = f"choose one of its bundles: {', '.join(inside)}" if inside else "it holds no bundle"
     raise ModelNotFoundError(f"model {reference!r} is a folder without config.json; {hint}")
+
+
+def _is_bundle(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in MODEL_FILES)
 
 
 def _find_row(
@@ -338,5 +346,6 @@ def _store_errors(tracking_uri: str, what: str) -> Iterator[None]:
         raise
     except (mlflow_error(), OSError) as error:
         raise LaunchError(
-            f"the MLflow store {tracking_uri} {what} ({first_line(error)}); check MLFLOW_TRACKING_URI"
+            f"the MLflow store {without_password(tracking_uri)} {what} ({first_line(error)}); "
+            "check MLFLOW_TRACKING_URI"
         ) from error

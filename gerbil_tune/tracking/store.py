@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from gerbil_tune.errors import ConfigError, LaunchError
+from gerbil_tune.tracking.tracker import StoreAwayError
+from gerbil_tune.urls import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,6 +25,12 @@ _DATABASES = ("postgresql", "mysql", "mssql")
 _SERVERS = ("http", "https", "databricks")
 
 _REASON_LENGTH = 160
+_TOO_MANY_REQUESTS = 429
+_SERVER_ERRORS = 500
+_WRONG_DATABASE = ("unable to open database", "readonly database", "not a database")
+"""What SQLite says where waiting does not help; MLflow reports it like a lock."""
+_WHERE_IT_AROSE = "(raised as a result of"
+"""How SQLAlchemy begins some errors, before what happened."""
 
 _SETTINGS = {
     # No progress bars, links or advertisements between the lines of a search.
@@ -30,8 +38,9 @@ _SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # A study sends nothing to third parties, and compute nodes often have no route to them.
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # A dead server is noticed in seconds; the tracker itself keeps what could not be written.
+    # A dead server is noticed in seconds; what could not be written is kept and tried again.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
 
 
@@ -59,9 +68,10 @@ def absolute_tracking_uri(uri: str) -> str:
     if scheme in _DATABASES or scheme in _SERVERS or uri == "databricks":
         return uri
     raise ConfigError(
-        f"MLflow tracking URI {uri!r} is not supported: it must be sqlite:////absolute/path/mlflow.db, "
-        "a postgresql, mysql or mssql database or the http(s) address of a server (plain folders are a "
-        "kind of store that MLflow no longer develops); correct MLFLOW_TRACKING_URI"
+        f"MLflow tracking URI {without_password(uri)!r} is not supported: it must be "
+        "sqlite:////absolute/path/mlflow.db, a postgresql, mysql or mssql database or the http(s) "
+        "address of a server (plain folders are a kind of store that MLflow no longer develops); correct "
+        "MLFLOW_TRACKING_URI"
     )
 
 
@@ -88,22 +98,55 @@ def connect(uri: str) -> "MlflowClient":
     """Return a client that reads and writes one store, without touching MLflow's global state.
 
     Raises:
-        LaunchError: If the store cannot be opened.
+        StoreAwayError: If the store cannot be opened for now.
+        LaunchError: If it is wrong in itself.
     """
     load_mlflow()
     from mlflow import MlflowClient
-    from sqlalchemy.exc import SQLAlchemyError
 
     database = sqlite_file(uri)
-    try:
+    with store_errors(uri, "opened"):
         if database is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextlib.contextmanager
+def store_errors(uri: str, what: str = "used") -> Iterator[None]:
+    """Say in one sentence what a store does not do, and tell what passes from what does not.
+
+    Raises:
+        StoreAwayError: If the store cannot be used for now.
+        LaunchError: If it, or what is asked of it, is wrong in itself.
+    """
+    load_mlflow()
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
     except (SQLAlchemyError, mlflow_error(), OSError) as error:
-        raise LaunchError(
-            f"the MLflow store {uri} cannot be opened ({first_line(error)}); check that it is one and "
-            "can be written, or set MLFLOW_TRACKING_URI to another"
+        kind, advice = (
+            LaunchError,
+            ("check that it is one and can be written, or set MLFLOW_TRACKING_URI to another"),
+        )
+        if is_away(error):
+            kind, advice = StoreAwayError, "it may be locked, restarting or out of reach"
+        raise kind(
+            f"the MLflow store {without_password(uri)} cannot be {what} ({first_line(error)}); {advice}"
         ) from error
+
+
+def is_away(error: Exception) -> bool:
+    """Tell a store that fails for now from one, or from a call, that is wrong in itself."""
+    from sqlalchemy.exc import OperationalError
+
+    if isinstance(error, mlflow_error()):
+        status = error.get_http_status_code()
+        passes = status >= _SERVER_ERRORS or status == _TOO_MANY_REQUESTS
+    else:
+        passes = isinstance(error, OperationalError | OSError)
+    wrong = isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError)
+    return passes and not wrong and not any(text in str(error) for text in _WRONG_DATABASE)
 
 
 @contextlib.contextmanager
@@ -145,6 +188,8 @@ def load_mlflow() -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of MLflow says first, short enough for a sentence."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What an error of MLflow says first, short enough for a sentence, and without passwords."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    said = [line for line in lines if not line.startswith(_WHERE_IT_AROSE)] or lines
+    text = without_password(said[0])
     return text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 3] + "..."

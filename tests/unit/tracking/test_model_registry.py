@@ -22,6 +22,7 @@ from gerbil_tune.tracking.model_registry import (
     set_alias,
 )
 from gerbil_tune.tracking.store import connect
+from gerbil_tune.tracking.tracker import RunUpdate
 
 NAME = "registry-test"
 SETUP = RecordingSetup(4, 125_000.0, (572.0, 356.0))
@@ -41,8 +42,9 @@ def tracker(mlflow_store: str) -> MlflowTracker:
 @pytest.fixture(scope="module")
 def run_id(tracker: MlflowTracker, bundle: Path) -> str:
     """A trial's run whose bundle is version 1, champion, and also version 2."""
-    tracker.start_study("s", {}, {})
-    trial = tracker.start_trial(0, {})
+    tracker.open_study("s", "s", {}, {})
+    tracker.write(0, RunUpdate(state="running"))
+    trial = tracker.recorded()[0].run_id
     for version in (1, 2):
         assert version == register_bundle(
             bundle,
