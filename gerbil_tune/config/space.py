@@ -14,13 +14,11 @@ points:                                       # known-good values, tried first; 
   - {optimizer/learning_rate: 1.0e-3}
 """
 
-import itertools
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, PlainValidator, StrictBool, StrictFloat, StrictInt, model_validator
+from pydantic import Field
 
 from gerbil_tune.config.load import (
     Scalar,
@@ -30,162 +28,26 @@ from gerbil_tune.config.load import (
     set_paths,
     validate,
 )
+from gerbil_tune.config.parameters import (
+    AnyScalar,
+    BranchParameter,
+    Parameter,
+    always_numeric,
+    branch_combinations,
+    in_force,
+    num_grid_points,
+    parameter_paths,
+    walk,
+    without_pinned,
+)
 from gerbil_tune.config.schema import NAME_PATTERN, ExperimentConfig
-from gerbil_tune.config.section import ConfigModel, PositiveFloat, PositiveInt, Seed
+from gerbil_tune.config.section import ConfigModel
+from gerbil_tune.config.study import StudyConfig
 from gerbil_tune.errors import ConfigError
 
-
-def check_scalar(value: Any) -> Scalar:
-    """Return a single finite value unchanged, else raise ValueError."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"a number must be finite, but is {value}")
-    if value is not None and not isinstance(value, bool | int | float | str):
-        raise ValueError(f"must be a number, a string, true, false or null, but is {value}")
-    return value
-
-
-AnyScalar = Annotated[Scalar, PlainValidator(check_scalar)]
-Metric = Literal["val_error_median_mm", "val_error_mean_mm", "val_error_p90_mm", "val_nll"]
-
-
-class FloatParameter(ConfigModel):
-    """A real number from low to high, both included."""
-
-    type: Literal["float"]
-    low: StrictFloat
-    high: StrictFloat
-    log: StrictBool = False
-
-    @model_validator(mode="after")
-    def _range_ascends(self) -> "FloatParameter":
-        check_range(self.low, self.high, self.log)
-        return self
-
-    def probes(self) -> tuple[Scalar, ...]:
-        """Values that prove the range valid: its ends."""
-        return self.low, self.high
-
-    def allows(self, value: Scalar) -> bool:
-        """Whether it can propose a value."""
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        return self.low <= value <= self.high
-
-    def valid_values(self) -> str:
-        """What it can propose, in words."""
-        return f"{self.low:g} to {self.high:g}"
-
-
-class IntParameter(ConfigModel):
-    """A whole number from low to high, both included."""
-
-    type: Literal["int"]
-    low: StrictInt
-    high: StrictInt
-    log: StrictBool = False
-    step: PositiveInt = 1
-
-    @model_validator(mode="after")
-    def _range_ascends(self) -> "IntParameter":
-        check_range(self.low, self.high, self.log)
-        if self.log and self.step != 1:
-            raise ValueError(f"step must be 1 where log is true, but is {self.step}")
-        return self
-
-    def probes(self) -> tuple[Scalar, ...]:
-        """Values that prove the range valid: its ends, and the second for rules such as being odd."""
-        highest = self.high - (self.high - self.low) % self.step
-        return tuple(sorted({self.low, min(self.low + self.step, highest), highest}))
-
-    def allows(self, value: Scalar) -> bool:
-        """Whether it can propose a value."""
-        if isinstance(value, bool) or not isinstance(value, int):
-            return False
-        return value in range(self.low, self.high + 1, self.step)
-
-    def valid_values(self) -> str:
-        """What it can propose, in words."""
-        steps = f" in steps of {self.step}" if self.step > 1 else ""
-        return f"whole numbers from {self.low} to {self.high}{steps}"
-
-
-class CategoricalParameter(ConfigModel):
-    """One of several scalars."""
-
-    type: Literal["categorical"]
-    choices: tuple[AnyScalar, ...] = Field(min_length=1)
-
-    def probes(self) -> tuple[Scalar, ...]:
-        """Values that prove the range valid: all choices."""
-        return self.choices
-
-    def allows(self, value: Scalar) -> bool:
-        """Whether it can propose a value."""
-        return value in self.choices
-
-    def valid_values(self) -> str:
-        """What it can propose, in words."""
-        return ", ".join(str(choice) for choice in self.choices)
-
-
-class BranchParameter(ConfigModel):
-    """One of several names, each with parameters that exist only under it."""
-
-    type: Literal["branch"]
-    branches: dict[str, dict[str, "Parameter"]] = Field(min_length=1)
-
-    def allows(self, value: Scalar) -> bool:
-        """Whether it can propose a value."""
-        return value in self.branches
-
-    def valid_values(self) -> str:
-        """What it can propose, in words."""
-        return ", ".join(self.branches)
-
-
-Parameter = Annotated[
-    FloatParameter | IntParameter | CategoricalParameter | BranchParameter,
-    Field(discriminator="type"),
-]
-
-
-def check_range(low: float, high: float, log: bool) -> None:
-    """Raise ValueError unless low < high, and low > 0 where log."""
-    if low >= high:
-        raise ValueError(f"low must be below high, but low is {low} and high is {high}")
-    if log and low <= 0:
-        raise ValueError(f"low must be above 0 where log is true, but is {low}")
-
-
-class SamplerConfig(ConfigModel):
-    """Who proposes the next configuration."""
-
-    kind: Literal["tpe", "random"] = "tpe"
-    seed: Seed = 0
-    startup_trials: PositiveInt = Field(8, description="Random trials before TPE models anything.")
-
-
-class TrialSchedulerConfig(ConfigModel):
-    """Who stops a trial early."""
-
-    kind: Literal["asha", "median", "none"] = "asha"
-    grace_epochs: PositiveInt = Field(3, description="No trial is stopped before this many epochs.")
-    reduction_factor: Annotated[StrictInt, Field(ge=2)] = Field(
-        3, description="ASHA keeps the best 1/n at each rung."
-    )
-
-
-class StudyConfig(ConfigModel):
-    """The study's goal, budget and methods."""
-
-    metric: Metric = "val_error_median_mm"
-    trials: PositiveInt = 50
-    time_budget_s: PositiveFloat | None = None
-    refit_epochs: PositiveInt | None = Field(
-        None, description="Epochs of the champion's final training; default: as searched."
-    )
-    sampler: SamplerConfig = SamplerConfig()
-    trial_scheduler: TrialSchedulerConfig = TrialSchedulerConfig()
+LARGEST_GRID = 100_000
+_STUDY = "study/"
+_EXPLORABLE = ("optimizer/", "lr_schedule/", "augmentation/")
 
 
 class SpaceFile(ConfigModel):
@@ -204,14 +66,18 @@ def load_space(path: Path, overrides: tuple[str, ...] = ()) -> SpaceFile:
     Args:
         path: The YAML file.
         overrides: ``path/to/key=value`` strings laid over ``base``; a parameter so set is searched no more.
+            Paths that begin with ``study/`` change the study instead.
 
     Raises:
         ConfigError: On any mistake, naming file, path, value and what is valid.
     """
+    given = parse_overrides(overrides)
+    of_study = {key.removeprefix(_STUDY): v for key, v in given.items() if key.startswith(_STUDY)}
+    pinned = {key: value for key, value in given.items() if not key.startswith(_STUDY)}
     tree = read_tree(path)
+    _set_study(tree, of_study)
     space = validate(SpaceFile, tree, source=str(path))
     base = dict(space.base)
-    pinned = parse_overrides(overrides)
     set_paths(base, pinned, "--set")
     parameters = without_pinned(space.parameters, pinned)
     if not parameters:
@@ -224,26 +90,28 @@ def load_space(path: Path, overrides: tuple[str, ...] = ()) -> SpaceFile:
     return space
 
 
-def without_pinned(
-    parameters: Mapping[str, Parameter], pinned: Mapping[str, Any]
-) -> dict[str, Parameter]:
-    """Parameters that are still searched when some paths have fixed values.
-
-    Of a branch whose choice is fixed, the parameters of that choice remain.
-    """
-    remaining: dict[str, Parameter] = {}
-    for path, parameter in parameters.items():
-        if isinstance(parameter, BranchParameter):
-            branches = {
-                name: without_pinned(nested, pinned) for name, nested in parameter.branches.items()
-            }
-            if path in pinned:
-                remaining |= branches.get(str(pinned[path]), {})
-            else:
-                remaining[path] = parameter.model_copy(update={"branches": branches})
-        elif path not in pinned:
-            remaining[path] = parameter
-    return remaining
+def _set_study(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Lay values over the study section; another trial scheduler drops the fields of the old one."""
+    study = tree.setdefault("study", {})
+    if not isinstance(study, dict):
+        return  # validation says so
+    kind_path = "trial_scheduler/kind"
+    trial_scheduler = study.setdefault("trial_scheduler", {})
+    if isinstance(trial_scheduler, dict):
+        kind = trial_scheduler.setdefault("kind", StudyConfig().trial_scheduler.kind)
+        if values.get(kind_path, kind) != kind:
+            trial_scheduler.clear()
+    for path, value in values.items():
+        *parents, leaf = path.split("/")
+        section = study
+        for key in parents:
+            section = section.setdefault(key, {})
+            if not isinstance(section, dict):
+                raise ConfigError(
+                    f"--set: study/{path} cannot be set, for {key} is no section; valid: "
+                    f"study/{', study/'.join(StudyConfig.model_fields)}"
+                )
+        section[leaf] = value
 
 
 def check_space(space: SpaceFile, source: str) -> None:
@@ -257,37 +125,60 @@ def check_space(space: SpaceFile, source: str) -> None:
         pass
     for number, point in enumerate(space.points):
         _check_point(space, point, f"{source}: points/{number}")
+    _check_methods(space, source)
 
 
 def _check_point(space: SpaceFile, point: Mapping[str, Scalar], where: str) -> None:
-    in_force = dict(_parameters_in_force(space.parameters, point))
     known = set(parameter_paths(space.parameters))
+    chosen = {path: parameter for path, parameter, _ in in_force(space.parameters, point)}
     for path, value in point.items():
         if path not in known:
             raise ConfigError(
                 f"{where} sets {path}, which is not searched; searched: {', '.join(sorted(known))}"
             )
-        if path not in in_force:
+        if path not in chosen:
             raise ConfigError(
                 f"{where} sets {path}, which exists only in a branch that the point does not choose; "
                 "let the point set the branch too"
             )
-        if not in_force[path].allows(value):
+        if not chosen[path].allows(value):
             raise ConfigError(
                 f"{where} sets {path} to {value}, which the search cannot propose; "
-                f"valid: {in_force[path].valid_values()}"
+                f"valid: {chosen[path].valid_values()}"
             )
 
 
-def _parameters_in_force(
-    parameters: Mapping[str, Parameter], point: Mapping[str, Scalar]
-) -> Iterator[tuple[str, Parameter]]:
-    """Yield the parameters outside branches, and those inside the branches that a point chooses."""
-    for path, parameter in parameters.items():
-        yield path, parameter
-        if isinstance(parameter, BranchParameter):
-            nested = parameter.branches.get(str(point.get(path)), {})
-            yield from _parameters_in_force(nested, point)
+def _check_methods(space: SpaceFile, source: str) -> None:
+    """Refuse a sampler or trial scheduler that has nothing to work on."""
+    sampler = space.study.sampler
+    if sampler.kind == "cmaes" and not always_numeric(space.parameters):
+        raise ConfigError(
+            f"{source}: study/sampler/kind cmaes adapts numbers that are searched outside branches, and "
+            "there are none; use tpe"
+        )
+    if sampler.kind == "grid":
+        num_points = num_grid_points(space.parameters, sampler.grid_points)
+        if num_points > LARGEST_GRID:
+            raise ConfigError(
+                f"{source}: the grid has {num_points:,} points, and more than {LARGEST_GRID:,} are not "
+                "searched; fix parameters with --set, lower study/sampler/grid_points, or use quasi-random"
+            )
+    if space.study.trial_scheduler.kind == "pbt" and not explorable(space):
+        raise ConfigError(
+            f"{source}: study/trial_scheduler/kind pbt changes parameters under "
+            f"{', '.join(_EXPLORABLE)} while it trains, and none is searched; search one, or use asha"
+        )
+
+
+def explorable(space: SpaceFile) -> list[str]:
+    """Paths that may change in the middle of training: the network and what its weights mean stay."""
+    return [
+        path
+        for path, parameter, _ in walk(space.parameters)
+        if path.startswith(_EXPLORABLE)
+        and not isinstance(parameter, BranchParameter)
+        and not path.endswith("/kind")
+    ]
 
 
 def boundary_configs(space: SpaceFile, source: str) -> Iterator[ExperimentConfig]:
@@ -302,50 +193,6 @@ def boundary_configs(space: SpaceFile, source: str) -> Iterator[ExperimentConfig
         for path, probes in parameters.items():
             for value in probes[1:]:
                 yield compose(space.base, {**lowest, path: value}, source)
-
-
-def branch_combinations(
-    parameters: Mapping[str, Parameter], source: str
-) -> Iterator[dict[str, tuple[Scalar, ...]]]:
-    """Yield, for each combination of branches, the probes of each parameter in force.
-
-    Raises:
-        ConfigError: If two parameters of one combination set the same path.
-    """
-    plain = {
-        path: parameter.probes()
-        for path, parameter in parameters.items()
-        if not isinstance(parameter, BranchParameter)
-    }
-    alternatives = [
-        [
-            (path, branch, inner)
-            for branch, nested in parameter.branches.items()
-            for inner in branch_combinations(nested, source)
-        ]
-        for path, parameter in parameters.items()
-        if isinstance(parameter, BranchParameter)
-    ]
-    for combination in itertools.product(*alternatives):
-        merged = {**plain, **{path: (branch,) for path, branch, _ in combination}}
-        for path, branch, inner in combination:
-            twice = sorted(merged.keys() & inner.keys())
-            if twice:
-                raise ConfigError(
-                    f"{source}: {twice[0]} is searched in the branch {branch} of {path} and outside it; "
-                    "search it in one place"
-                )
-            merged.update(inner)
-        yield merged
-
-
-def parameter_paths(parameters: Mapping[str, Parameter]) -> Iterator[str]:
-    """Yield the config path of every parameter, those inside branches too."""
-    for path, parameter in parameters.items():
-        yield path
-        if isinstance(parameter, BranchParameter):
-            for nested in parameter.branches.values():
-                yield from parameter_paths(nested)
 
 
 def default_config(space: SpaceFile, source: str) -> ExperimentConfig:

@@ -1,32 +1,71 @@
-"""Optuna's samplers and pruners from a study config."""
+"""Who proposes the next configuration: a list known beforehand, or a sampler that has learnt from trials.
+
+Nothing is remembered outside the study's storage. A proposal depends on what the study holds and on its seed,
+so a study continued in another process proposes what it would have proposed without the interruption.
+"""
 
 import optuna
 
-from gerbil_tune.config.space import SamplerConfig, TrialSchedulerConfig
+from gerbil_tune.config.load import Scalar
+from gerbil_tune.config.space import SpaceFile
+from gerbil_tune.config.study import SamplerConfig
+from gerbil_tune.search.cma import CmaSampler
+from gerbil_tune.search.grid import grid_point, num_points
+from gerbil_tune.search.quasi_random import quasi_random_point
+from gerbil_tune.search.space import named_point
+
+_LEARNING = ("tpe", "gp", "cmaes")
 
 
-def make_sampler(config: SamplerConfig, num_trials: int) -> optuna.samplers.BaseSampler:
+def make_sampler(
+    config: SamplerConfig, space: SpaceFile, num_trials: int
+) -> optuna.samplers.BaseSampler:
     """Build a sampler for one proposal.
 
-    It is seeded by the number of trials that the study holds, so that a study continued in another process
-    proposes what the same study run in one go would have proposed, and never repeats itself.
+    Args:
+        config: Which.
+        space: What is searched.
+        num_trials: Trials that the study holds, in any state; they seed the sampler, so that it never
+            repeats itself.
     """
     seed = config.seed + num_trials
-    if config.kind == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.startup_trials)
-
-
-def make_pruner(config: TrialSchedulerConfig) -> optuna.pruners.BasePruner:
-    """Build what stops trials early.
-
-    Optuna's own: its state lives in the study's storage, so it survives what the study survives. ASHA is
-    Li et al. 2020 (arXiv:1810.05934), in the variant that stops.
-    """
-    if config.kind == "asha":
-        return optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=config.grace_epochs, reduction_factor=config.reduction_factor
+    if config.kind == "tpe":
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.startup_trials)
+    if config.kind == "gp":
+        return optuna.samplers.GPSampler(
+            seed=seed,
+            n_startup_trials=config.startup_trials,
+            independent_sampler=optuna.samplers.RandomSampler(seed=seed),
+            warn_independent_sampling=False,
         )
-    if config.kind == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=config.grace_epochs)
-    return optuna.pruners.NopPruner()
+    if config.kind == "cmaes":
+        return CmaSampler(space.parameters, seed=seed, startup_trials=config.startup_trials)
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def fixed_proposal(space: SpaceFile, index: int) -> dict[str, Scalar] | None:
+    """Values that a proposal must have, if they are known beforehand.
+
+    Args:
+        space: What is searched.
+        index: Proposals before this one: all trials but points and those taken from earlier studies.
+            Those found infeasible count, or the next would be the same again.
+
+    Returns:
+        Value by Optuna's name; None where the sampler is to be asked, and beyond the end of a grid.
+    """
+    config = space.study.sampler
+    if config.kind == "grid":
+        if index >= num_points(space):
+            return None
+        return named_point(grid_point(space, index), space.parameters)
+    starts = config.kind in _LEARNING and config.startup == "quasi-random"
+    if config.kind == "quasi-random" or (starts and index < config.startup_trials):
+        point = quasi_random_point(space, index, config.seed)
+        return named_point(point, space.parameters)
+    return None
+
+
+def num_proposals(space: SpaceFile) -> int | None:
+    """Proposals after which there is nothing more to try (a grid), or None."""
+    return num_points(space) if space.study.sampler.kind == "grid" else None

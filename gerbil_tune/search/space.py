@@ -3,14 +3,20 @@
 from collections.abc import Mapping
 
 import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from gerbil_tune.config.load import Scalar
-from gerbil_tune.config.space import (
+from gerbil_tune.config.parameters import (
     BranchParameter,
-    CategoricalParameter,
     FloatParameter,
     IntParameter,
     Parameter,
+    in_force,
 )
 from gerbil_tune.errors import ConfigError
 
@@ -47,26 +53,52 @@ def sample(
             values[path] = trial.suggest_int(
                 name, parameter.low, parameter.high, log=parameter.log, step=parameter.step
             )
-        elif isinstance(parameter, CategoricalParameter):
-            values[path] = trial.suggest_categorical(name, parameter.choices)
-        else:
+        elif isinstance(parameter, BranchParameter):
             branch = trial.suggest_categorical(name, tuple(parameter.branches))
             values[path] = branch
             values |= sample(trial, parameter.branches[branch], (*branches, branch))
+        else:
+            values[path] = trial.suggest_categorical(name, parameter.choices)
     return values
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    """What ``sample`` lets Optuna draw a parameter from."""
+    if isinstance(parameter, FloatParameter):
+        return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+    if isinstance(parameter, IntParameter):
+        return IntDistribution(
+            parameter.low, parameter.highest, log=parameter.log, step=parameter.step
+        )
+    if isinstance(parameter, BranchParameter):
+        return CategoricalDistribution(tuple(parameter.branches))
+    return CategoricalDistribution(parameter.choices)
+
+
+def named_distributions(
+    values: Mapping[str, Scalar], parameters: Mapping[str, Parameter]
+) -> dict[str, BaseDistribution]:
+    """Distribution by Optuna's name of every parameter in force, as ``sample`` would have defined them."""
+    return {
+        parameter_name(path, branches): distribution(parameter)
+        for path, parameter, branches in in_force(parameters, values)
+    }
 
 
 def named_point(
     point: Mapping[str, Scalar],
     parameters: Mapping[str, Parameter],
-    branches: tuple[str, ...] = (),
 ) -> dict[str, Scalar]:
     """Translate a point's config paths into Optuna's names, along the branches that it chooses.
 
     Raises:
         ConfigError: If it sets a parameter of a branch that it does not choose.
     """
-    named = _along_branches(point, parameters, branches)
+    named = {
+        parameter_name(path, branches): point[path]
+        for path, _, branches in in_force(parameters, point)
+        if path in point
+    }
     if len(named) != len(point):
         used = {name.partition("@")[0] for name in named}
         unused = ", ".join(sorted(set(point) - used))
@@ -77,16 +109,6 @@ def named_point(
     return named
 
 
-def _along_branches(
-    point: Mapping[str, Scalar], parameters: Mapping[str, Parameter], branches: tuple[str, ...]
-) -> dict[str, Scalar]:
-    named: dict[str, Scalar] = {}
-    for path, parameter in parameters.items():
-        if path in point:
-            named[parameter_name(path, branches)] = point[path]
-            if isinstance(parameter, BranchParameter):
-                branch = str(point[path])
-                named |= _along_branches(
-                    point, parameter.branches.get(branch, {}), (*branches, branch)
-                )
-    return named
+def values_by_path(named: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """The inverse of ``named_point``."""
+    return {name.partition("@")[0]: value for name, value in named.items()}

@@ -5,15 +5,19 @@ import pytest
 import yaml
 
 from gerbil_tune.config.load import flatten
-from gerbil_tune.config.space import (
+from gerbil_tune.config.parameters import (
     CategoricalParameter,
-    SpaceFile,
-    boundary_configs,
     branch_combinations,
-    default_config,
-    load_space,
     parameter_paths,
 )
+from gerbil_tune.config.space import (
+    SpaceFile,
+    boundary_configs,
+    default_config,
+    explorable,
+    load_space,
+)
+from gerbil_tune.config.study import MedianConfig
 from gerbil_tune.errors import ConfigError
 
 BRANCHED = """
@@ -92,7 +96,7 @@ class TestWhatAConfigAccepts:
         [
             ("{type: int, low: 1, high: 2}", "training/epoch",
              "training/epoch is not a known key; "
-             "valid: epochs, global_batch_size, clip_norm, precision, seed"),
+             "valid: epochs, global_batch_size, "),
             ("{type: int, low: 1, high: 2}", "trainin/epochs", "trainin is not a known key; valid: name"),
             ("{type: int, low: 0, high: 2}", "training/epochs",
              "training/epochs: input should be greater than 0 (received 0)"),
@@ -295,6 +299,93 @@ class TestOverrides:
         assert refusal(text, "epochs") == (
             "--set 'epochs' must be path/to/key=value, for example training/epochs=50"
         )
+
+
+STUDIED = """
+name: s
+study:
+  trials: 7
+  sampler: {seed: 3}
+  trial_scheduler: {grace_epochs: 5, reduction_factor: 4}
+parameters:
+  optimizer/learning_rate: {type: float, low: 1.0e-4, high: 1.0e-2}
+  training/epochs: {type: int, low: 2, high: 9}
+"""
+
+
+class TestOverridesOfTheStudy:
+    def test_they_change_it_and_not_the_base(self, load):
+        space = load(STUDIED, "study/constraints/max_gflop_per_event=0.5", "study/trials=9")
+        assert (space.study.trials, space.study.constraints.max_gflop_per_event) == (9, 0.5)
+        assert space.base.get("study") is None
+
+    def test_a_section_may_be_set_whole(self, load):
+        space = load(STUDIED, "study/constraints={max_parameters: 5}")
+        assert space.study.constraints.max_parameters == 5
+
+    def test_another_trial_scheduler_drops_the_fields_of_the_old_one(self, load):
+        space = load(STUDIED, "study/trial_scheduler/kind=median")
+        assert space.study.trial_scheduler == MedianConfig(kind="median")
+        space = load(
+            STUDIED, "study/trial_scheduler/grace_epochs=2", "study/trial_scheduler/kind=median"
+        )
+        assert space.study.trial_scheduler.grace_epochs == 2
+        assert load(STUDIED, "study/trial_scheduler/kind=none").study.trial_scheduler.kind == "none"
+
+    def test_the_same_one_keeps_them(self, load):
+        space = load(STUDIED, "study/trial_scheduler/kind=asha")
+        assert space.study.trial_scheduler.grace_epochs == 5
+
+    def test_another_sampler_keeps_the_seed(self, load):
+        sampler = load(STUDIED, "study/sampler/kind=random").study.sampler
+        assert (sampler.kind, sampler.seed) == ("random", 3)
+
+    @pytest.mark.parametrize(
+        ("override", "what"),
+        [
+            ("study/trial=9", "space.yaml: study/trial is not a known key; valid: metric"),
+            ("study/trials=0", "space.yaml: study/trials: input should be greater than 0"),
+            ("study/trials/x=1", "--set: study/trials/x cannot be set, for trials is no section"),
+            ("study/sampler/kind=best", "space.yaml: study/sampler/kind: input should be 'tpe'"),
+            ("study/trial_scheduler/kind=best", "space.yaml: study/trial_scheduler/kind is 'best'"),
+        ],
+    )
+    def test_a_mistake_is_told(self, refusal, override, what):
+        assert refusal(STUDIED, override).startswith(what)
+
+    def test_a_study_that_is_no_section_is_refused(self, refusal):
+        text = "name: s\nstudy: 3\nparameters: {training/epochs: {type: int, low: 1, high: 2}}"
+        expected = "space.yaml: study must be a section (a mapping), but is 3"
+        assert refusal(text) == expected
+        assert refusal(text, "study/trials=3") == expected
+
+
+class TestMethodsThatHaveNothingToWorkOn:
+    CHOICES = """
+name: s
+parameters:
+  model/kind: {type: branch, branches: {gcc-net: {model/lags/hidden: {type: int, low: 8, high: 9}}}}
+"""
+
+    def test_cma_es_without_numbers(self, refusal, load):
+        assert "adapts numbers that are searched outside branches" in refusal(
+            self.CHOICES, "study/sampler/kind=cmaes"
+        )
+        load(STUDIED, "study/sampler/kind=cmaes")
+
+    def test_a_population_without_anything_to_explore(self, refusal, load):
+        override = "study/trial_scheduler/kind=pbt"
+        assert "optimizer/, lr_schedule/, augmentation/" in refusal(self.CHOICES, override)
+        assert explorable(load(STUDIED, override)) == ["optimizer/learning_rate"]
+
+    def test_a_branch_is_never_explored_but_what_is_in_it(self, load):
+        assert explorable(load(BRANCHED)) == ["optimizer/learning_rate", "optimizer/momentum"]
+
+    def test_a_grid_that_is_too_large(self, refusal, load):
+        overrides = ("study/sampler/kind=grid", "study/sampler/grid_points=50000")
+        load(STUDIED, overrides[0])
+        message = refusal(STUDIED, *overrides)
+        assert "the grid has 400,000 points, and more than 100,000 are not searched" in message
 
 
 def test_a_parameter_fixed_by_set_is_searched_no_more(tmp_path):

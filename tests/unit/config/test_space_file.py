@@ -1,8 +1,16 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gerbil_tune.config.space import CategoricalParameter, FloatParameter, IntParameter, load_space
+from gerbil_tune.config.parameters import (
+    BranchParameter,
+    CategoricalParameter,
+    FloatParameter,
+    IntParameter,
+)
+from gerbil_tune.config.space import load_space
 from gerbil_tune.errors import ConfigError
 
 
@@ -90,6 +98,49 @@ class TestParameters:
         assert choice.allows(None)
         assert not choice.allows("b")
 
+    @given(
+        st.sampled_from(
+            [
+                FloatParameter(type="float", low=-1, high=3),
+                FloatParameter(type="float", low=1e-4, high=1e2, log=True),
+                IntParameter(type="int", low=-3, high=9, step=4),
+                IntParameter(type="int", low=1, high=50, log=True),
+            ]
+        ),
+        st.floats(0, 1),
+    )
+    def test_shares_of_a_range_and_back(self, parameter, share):
+        value = parameter.at(share)
+        assert parameter.allows(value)
+        assert parameter.at(parameter.share(value)) == pytest.approx(value)
+
+    def test_whole_numbers_have_equal_room(self):
+        parameter = IntParameter(type="int", low=2, high=10, step=3)  # 2, 5, 8
+        values = [parameter.at((i + 0.5) / 300) for i in range(300)]
+        assert [values.count(value) for value in (2, 5, 8)] == [100, 100, 100]
+        log = IntParameter(type="int", low=1, high=4, log=True)
+        assert log.at(math.log(1.4 / 0.5) / math.log(4.5 / 0.5)) == 1
+
+    def test_choices_have_equal_room(self):
+        parameter = CategoricalParameter(type="categorical", choices=("a", "b"))
+        assert [parameter.at(share) for share in (0, 0.49, 0.5, 1)] == ["a", "a", "b", "b"]
+        branch = BranchParameter(type="branch", branches={"x": {}, "y": {}})
+        assert [branch.at(share) for share in (0.2, 0.7)] == ["x", "y"]
+
+    @pytest.mark.parametrize(
+        ("parameter", "expected"),
+        [
+            (FloatParameter(type="float", low=0, high=1), (0, 0.5, 1)),
+            (FloatParameter(type="float", low=1, high=100, log=True), (1, pytest.approx(10), 100)),
+            (IntParameter(type="int", low=2, high=11, step=4), (2, 6, 10)),
+            (IntParameter(type="int", low=2, high=3), (2, 3)),
+            (IntParameter(type="int", low=1, high=100, log=True), (1, 10, 100)),
+            (CategoricalParameter(type="categorical", choices=("a", "b", "c", "d")), tuple("abcd")),
+        ],
+    )
+    def test_a_grid_has_both_ends(self, parameter, expected):
+        assert parameter.grid(3) == expected
+
 
 class TestTheFile:
     @pytest.mark.parametrize(
@@ -101,12 +152,13 @@ class TestTheFile:
             ("name: a b\n", "name: string should match pattern"),
             ("name: q\nparamters: {}", "paramters is not a known key; "
              "valid: name, study, base, parameters, points"),
-            ("name: q\nstudy: {trial: 3}\n", "study/trial is not a known key; valid: metric, trials, "),
+            ("name: q\nstudy: {trial: 3}\n", "study/trial is not a known key; valid: metric, further"),
             ("name: q\nstudy: {metric: loss}\n", "study/metric: input should be 'val_error_median_mm', "),
             ("name: q\nstudy: {trials: 0}\n", "study/trials: input should be greater than 0 (received 0)"),
             ("name: q\nstudy: {sampler: {seed: -1}}\n", "study/sampler/seed: input should be greater"),
-            ("name: q\nstudy: {sampler: {kind: grid}}\n",
-             "study/sampler/kind: input should be 'tpe' or 'random' (received \"grid\")"),
+            ("name: q\nstudy: {sampler: {kind: grad}}\n",
+             "study/sampler/kind: input should be 'tpe', 'gp', 'cmaes', 'random', 'grid' or 'quasi-random' "
+             '(received "grad")'),
             ("name: q\nstudy: {trial_scheduler: {reduction_factor: 1}}\n",
              "study/trial_scheduler/reduction_factor: input should be greater than or equal to 2"),
             ("name: q\nbase: [1]\n", "base must be a section (a mapping), but is [1]"),

@@ -7,7 +7,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from gerbil_tune.config.load import compose
 from gerbil_tune.config.space import SpaceFile
 from gerbil_tune.errors import ConfigError
-from gerbil_tune.search.space import named_point, sample
+from gerbil_tune.search.space import named_distributions, named_point, sample, values_by_path
 
 SPACE = SpaceFile.model_validate(
     {
@@ -65,6 +65,15 @@ def test_names_carry_the_branch_so_that_ranges_never_mix() -> None:
     assert distributions["model/kind"] == CategoricalDistribution(
         ("gcc-net", "corrnet", "densenet")
     )
+
+
+def test_distributions_are_those_that_sampling_defines() -> None:
+    study = make_study()
+    for _ in range(20):
+        trial = study.ask()
+        values = sample(trial, SPACE.parameters)
+        assert named_distributions(values, SPACE.parameters) == trial.distributions
+        assert values_by_path(trial.params) == values
 
 
 def test_sampling_a_trial_again_returns_what_it_has() -> None:
