@@ -1,6 +1,6 @@
 """``gerbil-tune evaluate``: how good models are on events with known locations, beside baselines."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,7 +47,8 @@ def evaluate(
     """Print a table: errors in mm, likelihood, calibration and coverage; chance and beamforming beside.
 
     Beamforming (SRP-PHAT, and a variant that trusts coherent frequencies) needs the microphone positions in
-    the file (attribute microphones_mm); without them it is left out.
+    the file (attribute microphones_mm); without them it is left out. Several models are compared in pairs,
+    with bootstrap intervals that resample the groups of events where the file knows them.
     """
     from gerbil_tune.data.events import open_events
     from gerbil_tune.data.files.index_files import read_indices
@@ -68,6 +69,8 @@ def evaluate(
         bundles[label] = resolve_model(reference, uri).path
     result = evaluate_models(bundles, chosen, source_height_mm=source_height_mm)
     print_table(result)
+    if len(bundles) > 1:
+        print_comparison(result, bundles, chosen)
     if output is not None:
         result.save(output)
         typer.echo(f"wrote {output}")
@@ -170,3 +173,16 @@ def print_table(result: "EvaluationResult") -> None:
 
     typer.echo(f"\n{len(result.locations_mm_NKD):,} events of {result.data_path}")
     typer.echo(render_table(result.rows()))
+
+
+def print_comparison(
+    result: "EvaluationResult", models: Collection[str], events: "EventSet"
+) -> None:
+    """Say whether the model with the lowest median error is better than the others beyond chance."""
+    from gerbil_tune.evaluation.paired import against_others
+
+    rows = [row for row in result.rows() if row.name in models]
+    best = min(rows, key=lambda row: row.median_mm).name
+    typer.echo("\npaired bootstrap of the same events, lower is better:")
+    for sentence in against_others(result, best, models, events.groups):
+        typer.echo(sentence)

@@ -11,7 +11,10 @@ CANDIDATE = "candidate"
 
 def register(
     bundle: Annotated[
-        Path, typer.Argument(metavar="BUNDLE", help="trained_models/<name>/<00001>.")
+        Path,
+        typer.Argument(
+            metavar="BUNDLE", help="trained_models/<name>/<00001>, a model or an ensemble."
+        ),
     ],
     name: Annotated[
         str | None, typer.Option(help="Registered model; default: the bundle's name.")
@@ -75,7 +78,7 @@ def register_bundle_folder(
     from gerbil_tune.models.bundle import load_bundle
 
     loaded = load_bundle(bundle)
-    model = name or loaded.config.name
+    model = name or loaded.name
     study = loaded.provenance.get("study")
     version = model_registry.register_bundle(
         bundle,
@@ -84,7 +87,7 @@ def register_bundle_folder(
         setup=loaded.setup,
         pyfunc_file=Path(__file__).parents[1] / "pyfunc.py",
         tags={
-            "architecture": loaded.config.model.kind,
+            "architecture": loaded.kind,
             "data_fingerprint": str(loaded.provenance["data_fingerprint"]),
             **({"study": str(study)} if study else {}),
         },

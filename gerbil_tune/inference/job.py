@@ -31,7 +31,7 @@ from gerbil_tune.tracking.model_registry import ResolvedModel
 
 if TYPE_CHECKING:
     from gerbil_tune.inference.predict import TaskResult
-    from gerbil_tune.models.bundle import Bundle
+    from gerbil_tune.models.bundle import TrainedModel
 
 IN_PROCESS_BELOW = 20_000
 """Events below which starting a pool takes longer than it saves."""
@@ -101,9 +101,9 @@ def predict_files(
     targets = plan_outputs(paths, output, as_folder=as_folder)
     event_sets = _open_inputs(paths, event_index)
     # Late, for it imports torch: a wrong file is told at once.
-    from gerbil_tune.models.bundle import load_bundle, read_bundle_config
+    from gerbil_tune.models.bundle import load_bundle, read_setup
 
-    _, setup = read_bundle_config(model.path)
+    setup = read_setup(model.path)
     notes = [note for events in event_sets for note in check_recording(events, setup)]
     # What is wrong with single events spoils these alone: it is told, and does not stop the others.
     notes += [
@@ -278,7 +278,7 @@ class _Output:
 
 
 def _attributes(
-    model: ResolvedModel, bundle: "Bundle", events: EventSet, is_choice: bool
+    model: ResolvedModel, bundle: "TrainedModel", events: EventSet, is_choice: bool
 ) -> dict[str, str | float]:
     choice: dict[str, str | float] = {"chosen_events": len(events)} if is_choice else {}
     return {
@@ -293,7 +293,7 @@ def _attributes(
 
 
 def _results(
-    bundle: "Bundle",
+    bundle: "TrainedModel",
     event_sets: Sequence[EventSet],
     workers: int | None,
     per_worker_batch_size: int,
@@ -305,9 +305,8 @@ def _results(
     from gerbil_tune.inference.predict import plan_tasks, run_tasks
     from gerbil_tune.models.bundle import load_bundle
 
-    crop_length = bundle.config.data.evaluation_crop_length
     tasks = plan_tasks(
-        event_sets, per_worker_batch_size=per_worker_batch_size, crop_length=crop_length
+        event_sets, per_worker_batch_size=per_worker_batch_size, crop_length=bundle.crop_length
     )
     small = sum(len(events) for events in event_sets) < IN_PROCESS_BELOW
     if not tasks:

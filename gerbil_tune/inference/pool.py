@@ -18,7 +18,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.errors import GerbilTuneError, LaunchError
 from gerbil_tune.inference.predict import Task, TaskResult, run_task
-from gerbil_tune.models.bundle import Bundle, load_bundle
+from gerbil_tune.models.bundle import TrainedModel, load_bundle
 
 _logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class _PredictionWorker:
     def __init__(self, bundle_path: Path, per_worker_batch_size: int) -> None:
         self._bundle_path = bundle_path
         self._per_worker_batch_size = per_worker_batch_size
-        self._bundle: Bundle | None = None
+        self._bundle: TrainedModel | None = None
         self._event_sets: Sequence[EventSet] = ()
 
     def run(self, task: Task, shared_sets: Sequence[Any]) -> TaskResult:

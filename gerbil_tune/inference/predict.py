@@ -6,6 +6,7 @@ Letters: N events, B batch, T samples, C microphones, K keypoints, D axes.
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,11 @@ import torch
 from gerbil_tune.data.batches import EvaluationBatches, prefetch
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.data.files.statistics import event_statistics
-from gerbil_tune.models.bundle import Bundle
+from gerbil_tune.models.bundle import TrainedModel, load_bundle
 
 FloatArray = npt.NDArray[np.float32]
 
+_BATCH = 64
 _BATCHES_PER_TASK = 8
 _MAX_BATCH_VALUES = 2**26
 """Audio values in a batch at most: 256 MB as float32, whatever the events and microphones."""
@@ -76,19 +78,19 @@ def plan_tasks(
 
 
 def run_task(
-    bundle: Bundle, event_sets: Sequence[EventSet], task: Task, *, per_worker_batch_size: int
+    bundle: TrainedModel, event_sets: Sequence[EventSet], task: Task, *, per_worker_batch_size: int
 ) -> TaskResult:
     """Predict the events of one task."""
     events = event_sets[task.set_number].subset(np.arange(task.start, task.stop))
     setup = bundle.setup
-    crop_length = bundle.config.data.evaluation_crop_length
+    crop_length = bundle.crop_length
     longest = max(1, min(int(events.lengths.max()), crop_length))
     affordable = max(1, _MAX_BATCH_VALUES // (longest * setup.num_microphones))
     batches = EvaluationBatches(
         events,
         crop_length=crop_length,
         per_worker_batch_size=min(per_worker_batch_size, affordable),
-        with_statistics=bundle.model.uses_statistics,
+        with_statistics=bundle.uses_statistics,
     )
     mean = np.empty((len(events), len(setup.keypoints), setup.num_axes), np.float32)
     covariance = np.empty((*mean.shape, setup.num_axes), np.float32)
@@ -101,7 +103,7 @@ def run_task(
 
 
 def run_tasks(
-    bundle: Bundle,
+    bundle: TrainedModel,
     event_sets: Sequence[EventSet],
     tasks: Sequence[Task],
     *,
@@ -113,7 +115,7 @@ def run_tasks(
 
 
 def predict_events(
-    bundle: Bundle,
+    bundle: TrainedModel,
     events: EventSet,
     *,
     per_worker_batch_size: int,
@@ -136,7 +138,7 @@ def predict_events(
     tasks = plan_tasks(
         [events],
         per_worker_batch_size=per_worker_batch_size,
-        crop_length=bundle.config.data.evaluation_crop_length,
+        crop_length=bundle.crop_length,
     )
     for done in run_tasks(bundle, [events], tasks, per_worker_batch_size=per_worker_batch_size):
         rows = slice(done.task.start, done.task.stop)
@@ -146,7 +148,13 @@ def predict_events(
     return mean, covariance
 
 
-def predict_padded(bundle: Bundle, audio_BTC: FloatArray) -> tuple[FloatArray, FloatArray]:
+def predict_with_bundle(folder: Path, events: EventSet) -> tuple[FloatArray, FloatArray]:
+    """Load a bundle and predict all events of a set in this process, on its GPU if it has one."""
+    bundle = load_bundle(folder, device="cuda" if torch.cuda.is_available() else "cpu")
+    return predict_events(bundle, events, per_worker_batch_size=_BATCH)
+
+
+def predict_padded(bundle: TrainedModel, audio_BTC: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Predict events that are given as one array, as ``predict_events`` would from a file.
 
     Args:
@@ -160,7 +168,7 @@ def predict_padded(bundle: Bundle, audio_BTC: FloatArray) -> tuple[FloatArray, F
     full_B = np.where(
         sounding_BT.any(axis=1), sounding_BT.shape[1] - np.argmax(sounding_BT[:, ::-1], axis=1), 0
     )
-    lengths_B = np.minimum(full_B, bundle.config.data.evaluation_crop_length)
+    lengths_B = np.minimum(full_B, bundle.crop_length)
     cropped_BTC = np.zeros(
         (len(audio_BTC), max(1, int(lengths_B.max(initial=0))), audio_BTC.shape[2]), np.float32
     )

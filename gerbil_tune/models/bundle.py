@@ -7,16 +7,13 @@
         calibration.json          covariance_scale, fitted on validation
         provenance.json           data fingerprint, package version, when, from which study
 
+``ensemble`` has the folder of several bundles that answer as one.
+
 Letters: B batch, C microphones, T samples, K keypoints, D axes.
 """
 
 import hashlib
-import json
-import math
-import os
-import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +29,18 @@ from torch import Tensor
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.errors import DatasetError, ModelNotFoundError
 from gerbil_tune.geometry import RecordingSetup
+from gerbil_tune.models.bundle_files import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    PROVENANCE_FILE,
+    model_facts,
+    model_folder,
+    read_covariance_scale,
+    read_json,
+    write_json,
+    write_model_folder,
+)
+from gerbil_tune.models.ensemble import Ensemble, is_ensemble, make_ensemble, member_folders
 from gerbil_tune.models.localizer import Localizer, autocast_dtype
 
 FORMAT = 1
@@ -76,6 +85,26 @@ class Bundle:
     provenance: dict[str, Any]
     fingerprint: str
 
+    @property
+    def name(self) -> str:
+        """Of the experiment."""
+        return self.config.name
+
+    @property
+    def kind(self) -> str:
+        """The architecture."""
+        return self.config.model.kind
+
+    @property
+    def crop_length(self) -> int:
+        """Samples of an event that count at most."""
+        return self.config.data.evaluation_crop_length
+
+    @property
+    def uses_statistics(self) -> bool:
+        """Whether the model has a use for the statistics of whole events."""
+        return self.model.uses_statistics
+
     @torch.inference_mode()
     def predict_batch(
         self,
@@ -108,6 +137,10 @@ class Bundle:
         return prediction.mean_mm_BKD.cpu().numpy(), covariance.cpu().numpy()
 
 
+TrainedModel = Bundle | Ensemble
+"""What ``load_bundle`` returns; the two are used alike."""
+
+
 def save_bundle(
     root: Path,
     *,
@@ -131,33 +164,26 @@ def save_bundle(
         provenance: Where it came from.
         folder: Write exactly here instead.
     """
-    parent = folder.parent if folder is not None else root / config.name
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=parent))
-    try:
-        temporary.chmod(0o755)
-        content = {
-            "format": FORMAT,
-            "config": config.model_dump(mode="json"),
-            "setup": setup.to_json(),
-        }
-        _write_json(temporary / "config.json", content)
-        _write_json(temporary / "metrics.json", dict(metrics))
-        _write_json(temporary / "calibration.json", {"covariance_scale": covariance_scale})
-        _write_json(temporary / "provenance.json", dict(provenance))
+    content = {
+        "format": FORMAT,
+        "config": config.model_dump(mode="json"),
+        "setup": setup.to_json(),
+    }
+
+    def fill(target: Path) -> None:
+        write_json(target / CONFIG_FILE, content)
         for which in WEIGHTS:
-            shutil.copyfile(weights_folder / weights_name(which), temporary / weights_name(which))
-        return _rename_to_free(temporary, parent, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            shutil.copyfile(weights_folder / weights_name(which), target / weights_name(which))
+
+    facts = model_facts(metrics, covariance_scale, provenance)
+    return write_model_folder(root / config.name, folder, fill, facts)
 
 
-def load_bundle(path: Path, weights: str = "best", device: str = "cpu") -> Bundle:
-    """Read a bundle.
+def load_bundle(path: Path, weights: str = "best", device: str = "cpu") -> TrainedModel:
+    """Read a bundle or an ensemble of several.
 
     Args:
-        path: The bundle's folder or its config.json.
+        path: Its folder, its config.json or its ensemble.json.
         weights: ``init``, ``best`` or ``final``.
         device: Where the model goes.
 
@@ -165,7 +191,14 @@ def load_bundle(path: Path, weights: str = "best", device: str = "cpu") -> Bundl
         ModelNotFoundError: If there is no bundle.
         DatasetError: If it is damaged or of another format.
     """
-    folder = path.parent if path.name == "config.json" else path
+    folder = model_folder(path)
+    if not is_ensemble(folder):
+        return _load_one(folder, weights, device)
+    members = tuple(_load_one(member, weights, device) for member in member_folders(folder))
+    return make_ensemble(folder, members)
+
+
+def _load_one(folder: Path, weights: str, device: str) -> Bundle:
     config, setup = read_bundle_config(folder)
     weights_path = folder / weights_name(weights)
     if not weights_path.is_file():
@@ -186,11 +219,22 @@ def load_bundle(path: Path, weights: str = "best", device: str = "cpu") -> Bundl
         config=config,
         setup=setup,
         model=model.to(device).eval(),
-        covariance_scale=_read_covariance_scale(folder / "calibration.json"),
-        metrics=_read_json(folder / "metrics.json"),
-        provenance=_read_json(folder / "provenance.json"),
+        covariance_scale=read_covariance_scale(folder),
+        metrics=read_json(folder / METRICS_FILE),
+        provenance=read_json(folder / PROVENANCE_FILE),
         fingerprint=hashlib.sha256(weights_path.read_bytes()).hexdigest(),
     )
+
+
+def read_setup(folder: Path) -> RecordingSetup:
+    """Read the recording site of a bundle or an ensemble without its weights.
+
+    Raises:
+        ModelNotFoundError: If there is neither.
+        DatasetError: If a file is damaged.
+    """
+    first = member_folders(folder)[0] if is_ensemble(folder) else folder
+    return read_bundle_config(first)[1]
 
 
 def read_bundle_config(folder: Path) -> tuple[ExperimentConfig, RecordingSetup]:
@@ -200,13 +244,13 @@ def read_bundle_config(folder: Path) -> tuple[ExperimentConfig, RecordingSetup]:
         ModelNotFoundError: If there is no config.json.
         DatasetError: If it is not one of ours.
     """
-    config_path = folder / "config.json"
+    config_path = folder / CONFIG_FILE
     if not config_path.is_file():
         raise ModelNotFoundError(
             f"{folder} is not a model bundle: it has no config.json; name a folder such as "
             "trained_models/gerbil-locator/00001"
         )
-    content = _read_json(config_path)
+    content = read_json(config_path)
     if content.get("format") != FORMAT:
         raise DatasetError(
             f"{config_path}: format is {content.get('format')!r}, but {FORMAT} is needed; "
@@ -220,43 +264,3 @@ def read_bundle_config(folder: Path) -> tuple[ExperimentConfig, RecordingSetup]:
     except (ValidationError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DatasetError(f"{config_path} is damaged ({reason}); export the model again") from None
-
-
-def _rename_to_free(temporary: Path, parent: Path, folder: Path | None) -> Path:
-    """Rename to ``folder`` or to the next free five-digit number; safe against others doing the same."""
-    while True:
-        numbers = [int(p.name) for p in parent.iterdir() if re.fullmatch(r"\d{5,}", p.name)]
-        target = folder or parent / f"{max(numbers, default=0) + 1:05d}"
-        try:
-            os.rename(temporary, target)  # noqa: PTH104 - Path.rename hides that a non-empty target fails
-        except OSError:
-            if folder is not None or not target.exists():
-                raise
-            continue
-        return target
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def _read_covariance_scale(path: Path) -> float:
-    scale = _read_json(path).get("covariance_scale")
-    if not (isinstance(scale, int | float) and 0.0 < scale < math.inf):
-        raise DatasetError(
-            f"{path}: covariance_scale must be a number above 0, but is {scale!r}; "
-            "export the model again"
-        )
-    return float(scale)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"{path} cannot be read as JSON ({error}); export the model again"
-        ) from None
-    if not isinstance(content, dict):
-        raise DatasetError(f"{path} must hold a JSON object, but holds {type(content).__name__}")
-    return content

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gerbil_tune.config.schema import ConvStackConfig
+from gerbil_tune.models.batch_norm import MaskedBatchNorm
 from gerbil_tune.models.scaling import time_mask
 
 
@@ -28,10 +29,16 @@ class ChannelNorm(nn.Module):
 def make_norm(kind: str, num_channels: int) -> nn.Module:
     """Build the normalization named in a config: batch, layer or none."""
     if kind == "batch":
-        return nn.BatchNorm1d(num_channels)
+        return MaskedBatchNorm(num_channels)
     if kind == "layer":
         return ChannelNorm(num_channels)
     return nn.Identity()
+
+
+def normalized(norm: nn.Module, x_BCT: Tensor, mask_B1T: Tensor) -> Tensor:
+    """Normalize what is inside the events, and zero the padding."""
+    y_BCT: Tensor = norm(x_BCT, mask_B1T) if isinstance(norm, MaskedBatchNorm) else norm(x_BCT)
+    return y_BCT * mask_B1T
 
 
 class GatedConv1d(nn.Module):
@@ -106,5 +113,5 @@ class ConvStack(nn.Module):
         x_BCT = audio_BCT
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x_BCT, mask_B1T = layer(x_BCT, mask_B1T)
-            x_BCT = norm(x_BCT) * mask_B1T
+            x_BCT = normalized(norm, x_BCT, mask_B1T)
         return masked_mean(x_BCT, mask_B1T)

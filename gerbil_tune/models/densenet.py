@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gerbil_tune.config.schema import DenseNetConfig
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.architecture import Architecture
-from gerbil_tune.models.conv import GatedConv1d, make_norm, masked_mean
+from gerbil_tune.models.conv import GatedConv1d, make_norm, masked_mean, normalized
 from gerbil_tune.models.features import Features
 from gerbil_tune.models.scaling import time_mask
 
@@ -72,6 +72,7 @@ class DenseNet(Architecture):
         for conv, norm in zip(self.convs, self.norms, strict=True):
             skip_BCT = masked_average_pool(x_BCT, mask_B1T)
             new_BCT, mask_B1T = conv(x_BCT, mask_B1T)
-            x_BCT = norm(torch.cat((skip_BCT.to(new_BCT.dtype), new_BCT), dim=1)) * mask_B1T
+            both_BCT = torch.cat((skip_BCT.to(new_BCT.dtype), new_BCT), dim=1)
+            x_BCT = normalized(norm, both_BCT, mask_B1T)
         raw: Tensor = self.readout(masked_mean(x_BCT, mask_B1T))
         return raw

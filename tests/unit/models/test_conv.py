@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from gerbil_tune.config.schema import ConvStackConfig
+from gerbil_tune.models.batch_norm import MaskedBatchNorm
 from gerbil_tune.models.conv import ChannelNorm, ConvStack, GatedConv1d, make_norm, masked_mean
 from gerbil_tune.models.scaling import time_mask
 
@@ -57,7 +58,8 @@ def test_channel_norm_is_layer_norm_over_channels():
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("batch", nn.BatchNorm1d), ("layer", ChannelNorm), ("none", nn.Identity)]
+    ("kind", "expected"),
+    [("batch", MaskedBatchNorm), ("layer", ChannelNorm), ("none", nn.Identity)],
 )
 def test_norm_by_its_name(kind, expected):
     assert type(make_norm(kind, 4)) is expected

@@ -1,0 +1,112 @@
+"""Refits and their ensemble on the same events: what each says, and which of them is the best."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gerbil_tune.data.events import EventSet
+from gerbil_tune.errors import DatasetError
+from gerbil_tune.evaluation.paired import against_others, compare_methods
+from gerbil_tune.evaluation.results import EvaluationResult, MethodResult
+from gerbil_tune.evaluation.score import score
+from gerbil_tune.geometry import RecordingSetup
+from gerbil_tune.models.bundle_files import read_covariance_scale
+from gerbil_tune.models.ensemble import mixture_moments
+
+Predict = Callable[[Path, EventSet], tuple[NDArray[Any], NDArray[Any]]]
+"""Predicts events with a bundle: means (N, K, D) in mm and covariances (N, K, D, D) in mm²."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which model is the best.
+
+    Attributes:
+        winner: Name of the best single model.
+        ensemble_wins: Whether the ensemble is better than it beyond chance.
+        sentences: What the comparison showed.
+    """
+
+    winner: str
+    ensemble_wins: bool
+    sentences: tuple[str, ...]
+
+
+def predict_all(
+    bundles: Mapping[str, Path],
+    ensemble: Path,
+    events: EventSet,
+    setup: RecordingSetup,
+    predict: Predict,
+) -> EvaluationResult:
+    """Predict events with several bundles and their ensemble, which needs no prediction of its own.
+
+    Args:
+        bundles: Members of the ensemble by name.
+        ensemble: Its bundle.
+        events: With locations of the keypoints and axes of ``setup``.
+        setup: The recording site that all are for.
+        predict: Predicts events with a bundle.
+
+    Returns:
+        The members in order, then the ensemble.
+
+    Raises:
+        DatasetError: If the events have no locations.
+    """
+    labelled = events.select_keypoints(setup.keypoints)
+    locations = labelled.locations_mm
+    if locations is None:
+        raise DatasetError(
+            f"{events.files[0].path} has no locations, so models cannot be compared on it; leave it out "
+            "as test events"
+        )
+    answers = {name: predict(bundle, labelled) for name, bundle in bundles.items()}
+    mean, covariance = mixture_moments(
+        [mean for mean, _ in answers.values()], [covariance for _, covariance in answers.values()]
+    )
+    covariance *= np.float32(read_covariance_scale(ensemble))
+    members = [MethodResult(name, *answer) for name, answer in answers.items()]
+    return EvaluationResult(
+        data_path=", ".join(str(file.path) for file in labelled.files),
+        arena_mm=setup.arena_mm,
+        keypoints=setup.keypoints,
+        locations_mm_NKD=locations[..., : setup.num_axes],
+        methods=(*members, MethodResult(f"ensemble of {len(members)}", mean, covariance)),
+    )
+
+
+def judge(evaluation: EvaluationResult, figure: str, groups_N: NDArray[Any] | None) -> Verdict:
+    """Choose between single models and their ensemble, the last method of an evaluation.
+
+    The single model with the lowest figure wins, the first among equals. The ensemble, which costs as much
+    to run as all its members, wins only if the paired bootstrap interval of its difference excludes 0.
+
+    Args:
+        evaluation: Of at least two single models and their ensemble.
+        figure: Of ``score``; lower is better.
+        groups_N: Group of each event, where groups are known.
+    """
+    *singles, ensemble = evaluation.methods
+    winner = min(singles, key=lambda method: _figure(method, evaluation, figure))
+    says = [f"{winner.name} has the lowest {figure} of {len(singles)} refits"]
+    says += against_others(evaluation, winner.name, [s.name for s in singles], groups_N)
+    against = compare_methods(evaluation, ensemble.name, winner.name, groups_N)
+    ensemble_wins = against.differences[figure].high < 0
+    says.append(against.sentence(ensemble.name, winner.name))
+    says.append(
+        f"the {ensemble.name} is better beyond chance, so it is the champion"
+        if ensemble_wins
+        else f"the {ensemble.name} is not better beyond chance, so {winner.name} alone is the champion"
+    )
+    return Verdict(winner.name, ensemble_wins, tuple(says))
+
+
+def _figure(method: MethodResult, evaluation: EvaluationResult, figure: str) -> float:
+    covariance = method.covariance_mm2_NKDD
+    assert covariance is not None, "all bundles state one"
+    return score(method.predictions_mm_NKD, covariance, evaluation.locations_mm_NKD)[figure]
