@@ -21,7 +21,9 @@ main { max-width: 1160px; margin: 0 auto; padding: 28px 24px 64px; }
 h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; overflow-wrap: anywhere; }
 h2 { font-size: 21px; margin: 52px 0 4px; }
 h3 { font-size: 16px; margin: 0 0 4px; }
-table + h3, .figures + h3 { margin-top: 28px; }
+section > * + h3, table + h3, .figures + h3 { margin-top: 28px; }
+section > h2 + h3 { margin-top: 12px; }
+.figures + .scroll { margin-top: 20px; }
 p { margin: 6px 0; max-width: 74ch; }
 a { color: var(--accent); }
 .lead, figcaption, .note { color: var(--muted); }
@@ -45,11 +47,27 @@ th, td { padding: 6px 10px; text-align: left; vertical-align: top; border-bottom
 th { color: var(--muted); font-weight: 600; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.name { overflow-wrap: anywhere; }
+td.date { white-space: nowrap; }
+td.meaning { min-width: 170px; }
 .pairs th { overflow-wrap: break-word; }
 .pairs th { width: 45%; }
 .axis .domain, .axis .tick line { stroke: var(--muted) !important; }
 .axis .tick text { text-shadow: 0 0 4px var(--page), 0 0 4px var(--page) !important; }
 td.reason { min-width: 560px; }
+.short td.reason { min-width: 240px; }
+.tall.short { max-height: 360px; }
+.notice { border-left: 3px solid var(--accent); padding: 2px 0 2px 12px; margin-top: 14px; }
+.choice { display: flex; align-items: center; gap: 4px; margin: 6px 0 2px; }
+.choice { font-size: 13px; color: var(--muted); }
+.choice button {
+  font: inherit; color: var(--ink); background: var(--soft); border: 1px solid var(--line);
+  border-radius: 6px; padding: 2px 10px; cursor: pointer;
+}
+.choice button[aria-pressed=true] { background: var(--accent); color: var(--page); }
+.slices { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 4px 20px; }
+.slices h3 { font-size: 13.5px; font-weight: 600; overflow-wrap: anywhere; }
+.gradient { display: flex; align-items: center; gap: 8px; color: var(--muted); font-size: 13px; }
+.gradient i { width: 120px; height: 9px; border-radius: 5px; }
 .tall th { position: sticky; top: 0; background: var(--page); z-index: 1; }
 .tall td { white-space: nowrap; }
 .tall td.reason { white-space: normal; }
@@ -83,7 +101,7 @@ pre { background: var(--soft); border-radius: 8px; padding: 12px 14px; margin: 6
   .tall table { font-size: 8.5pt; }
   .tall th { position: static; }
   .tall th, .tall td { padding: 2px 5px; white-space: normal; }
-  .setting, .modebar, .screen { display: none; }
+  .setting, .modebar, .screen, .choice { display: none; }
   .tall td.number { white-space: nowrap; }
   .scroll { overflow: visible; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -112,15 +130,45 @@ SCRIPT = """
     }
     return layout;
   };
-  const draw = () => {
-    for (const { place, text } of specs) {
-      const spec = JSON.parse(text);
-      const layout = themed(spec.layout, place.clientWidth);
-      Plotly.newPlot(place, spec.data, layout, { responsive: true, displaylogo: false,
-        modeBarButtonsToRemove: ["select2d", "lasso2d"], toImageButtonOptions: { format: "svg" } });
-    }
+  const placeBy = (spec, { title, x, y }, first) => {
+    spec.data.forEach((trace, i) => { trace.x = x[i]; trace.y = y[i]; });
+    spec.layout.xaxis.title.text = title;
+    if (!first) delete spec.layout.xaxis.dtick;
   };
+  const plot = ({ place, text }) => {
+    const spec = JSON.parse(text);
+    const chosen = Number(place.dataset.choice ?? 0);
+    const choices = spec.layout.meta?.choices;
+    if (choices) placeBy(spec, choices[chosen], chosen === 0);
+    const layout = themed(spec.layout, place.clientWidth);
+    Plotly.newPlot(place, spec.data, layout, { responsive: true, displaylogo: false,
+      displayModeBar: !place.closest(".slices"),
+      modeBarButtonsToRemove: ["select2d", "lasso2d"], toImageButtonOptions: { format: "svg" } });
+  };
+  const offer = (item) => {
+    const choices = JSON.parse(item.text).layout.meta?.choices ?? [];
+    if (choices.length < 2) return;
+    const bar = document.createElement("div");
+    bar.className = "choice";
+    bar.append("by ");
+    const buttons = choices.map(({ label }, i) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = label;
+      button.setAttribute("aria-pressed", i === 0);
+      button.addEventListener("click", () => {
+        item.place.dataset.choice = i;
+        buttons.forEach((other) => other.setAttribute("aria-pressed", other === button));
+        plot(item);
+      });
+      return button;
+    });
+    bar.append(...buttons);
+    item.place.parentElement.before(bar);
+  };
+  const draw = () => specs.forEach(plot);
   if (window.Plotly) {
+    specs.forEach(offer);
     draw();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
     const paper = (on) => { document.documentElement.classList.toggle("paper", on); draw(); };

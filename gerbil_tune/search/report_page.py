@@ -123,14 +123,15 @@ def commands(*lines: str) -> str:
 def figure_block(item: ReportFigure) -> str:
     """A figure with its heading, data and caption."""
     width = f"min-width:{item.min_width_px}px;" if item.min_width_px else ""
+    caption = f"<figcaption>{escape(item.caption)}</figcaption>" if item.caption else ""
     height = int(item.figure.layout.height)
     place = f"figure-{item.name}"
     css = "" if item.on_paper else ' class="screen"'
     return (
         f"<figure{css}><h3>{escape(item.title)}</h3>"
         f'<div class="scroll"><div class="plot" id="{place}" style="{width}height:{height}px"></div></div>'
-        f"<figcaption>{escape(item.caption)}</figcaption>"
-        f'<script type="application/json" data-figure="{place}">{_figure_json(item.figure)}</script></figure>'
+        f'{caption}<script type="application/json" data-figure="{place}">{_figure_json(item.figure)}</script>'
+        "</figure>"
     )
 
 
@@ -151,6 +152,12 @@ def tiles(items: Iterable[tuple[str, str]]) -> str:
     return f'<div class="tiles">{inner}</div>'
 
 
+def gradient(first: str, colours: Sequence[str], last: str) -> str:
+    """A legend: colours that flow from the first to the last."""
+    bar = f'<i style="background:linear-gradient(90deg,{",".join(colours)})"></i>'
+    return f'<p class="gradient">{escape(first)} {bar} {escape(last)}</p>'
+
+
 def columns(*content: str, css: str = "columns") -> str:
     """Blocks side by side where the page is wide."""
     inner = "".join(f"<div>{part}</div>" for part in content)
@@ -168,14 +175,18 @@ def section(identifier: str, title: str, *content: str) -> str:
     return f'<section id="{identifier}"><h2>{escape(title)}</h2>\n{inner}\n</section>'
 
 
-def document(title: str, body: str, plotly_script: str) -> str:
+def document(title: str, body: str, plotly_script: str, reload_s: float | None = None) -> str:
     """A whole page.
 
     Args:
         title: Of the browser's tab.
         body: HTML.
         plotly_script: The element that brings plotly.js.
+        reload_s: After so long the page loads itself anew; it keeps its place.
     """
+    reload = (
+        "" if reload_s is None else f"setTimeout(() => location.reload(), {1000 * reload_s:.0f});"
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -191,7 +202,7 @@ def document(title: str, body: str, plotly_script: str) -> str:
 </main>
 <noscript><p>The figures of this page need JavaScript.</p></noscript>
 {plotly_script}
-<script>{SCRIPT}</script>
+<script>{SCRIPT}{reload}</script>
 </body>
 </html>
 """

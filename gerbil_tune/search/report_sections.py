@@ -1,15 +1,11 @@
-"""What the report says, section by section."""
+"""What the report says, section by section; those with sums of their own are modules of their own."""
 
-import platform
 import re
 import shlex
-import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
-from gerbil_tune import __version__
-from gerbil_tune.evaluation.results import COLUMNS, EvaluationResult, format_row
+from gerbil_tune.evaluation.results import COLUMNS, EvaluationResult, TableRow, format_row
 from gerbil_tune.search.report_page import (
     DASH,
     Cell,
@@ -17,6 +13,7 @@ from gerbil_tune.search.report_page import (
     columns,
     commands,
     figure_block,
+    gradient,
     key_value_table,
     number_cell,
     paragraph,
@@ -26,46 +23,46 @@ from gerbil_tune.search.report_page import (
     text_cell,
     tiles,
 )
+from gerbil_tune.search.report_slices import TRIAL_COLOURS
 from gerbil_tune.search.report_study import (
+    STATE_WORDS,
     SearchedParameter,
-    State,
     StudyView,
     TrialRecord,
     format_value,
     metric_title,
 )
+from gerbil_tune.units import format_duration
 
 Figures = Mapping[str, ReportFigure]
 
 _NOT_METRICS = frozenset({"epoch", "training_done", "best_value"})
-_SHOWN_ELSEWHERE = frozenset({"metric", "champion", "champion_uri", "bundle", "registered_bundle"})
 _REGISTRY_URI = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
-_CLOSED: tuple[State, ...] = ("complete", "pruned", "failed")
-_STATES: tuple[State, ...] = (*_CLOSED, "running")
 _FIGURES = "columns figures"
+_NOT_EVALUATED = (
+    "Not evaluated yet. These commands compare the best model with the baselines (a constant, and SRP-PHAT "
+    "beamforming) on test events, and add the error map, predicted against true locations, the calibration "
+    "curve and the distribution of errors here:"
+)
+SLICE = "slice_"
 
 
 def overview(view: StudyView) -> str:
     """The study in four numbers."""
-    counts = {state: len(view.in_state(state)) for state in _STATES}
     best = view.champion
     seconds = sum(trial.seconds or 0.0 for trial in view.trials)
+    counts = [f"{n} {STATE_WORDS.get(state, state)}" for state, n in view.count().items()]
     return tiles(
         (
             (
                 DASH if best is None or best.objective is None else f"{best.objective:.4g}",
                 f"best {view.metric_title}",
             ),
-            (
-                str(sum(counts[state] for state in _CLOSED)),
-                "trials: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n),
-            ),
+            (str(len(view.closed)), "trials are over: " + (", ".join(counts) or "none yet")),
             (format_duration(seconds), "of training, all trials together"),
             (
-                DASH
-                if view.wall_clock is None
-                else format_duration(view.wall_clock.total_seconds()),
-                "from the first start to the last end",
+                format_duration(view.searched_s) if view.searched_s else DASH,
+                f"of searching, in {len(view.runs)} runs" if len(view.runs) > 1 else "of searching",
             ),
         )
     )
@@ -81,28 +78,56 @@ def best_model(view: StudyView) -> str:
         (names[name].path if name in names else name, format_value(value))
         for name, value in champion.parameters.items()
     ]
-    metrics = [
-        (metric_title(name), f"{value:.4g}")
-        for name, value in champion.metrics.items()
-        if name not in _NOT_METRICS and isinstance(value, int | float)
-    ]
-    uri, bundle = (
-        str(view.attributes.get("champion_uri", "")),
-        str(view.attributes.get("bundle", "")),
-    )
     where = [
         ("trial", str(champion.number)),
-        ("registered model", uri or "not registered yet"),
-        ("bundle", bundle or "not exported yet"),
+        ("registered model", str(view.attributes.get("champion_uri") or "not registered yet")),
+        ("bundle", str(view.attributes.get("bundle") or "not exported yet")),
     ]
     left = f"<h3>Its settings</h3>{key_value_table(settings)}"
-    right = f"<h3>Where it is</h3>{key_value_table(where)}"
-    if metrics:
-        right += f"<h3>At its last epoch</h3>{key_value_table(metrics)}"
+    right = f"<h3>Where it is</h3>{key_value_table(where)}{_metrics(champion)}"
     objective = "" if champion.objective is None else f": {champion.objective:.4g}"
     summary = paragraph(f"Trial {champion.number} has the best {view.metric_title}{objective}.")
     card = scroll(summary + columns(left, right), css="card")
-    return section("best", "Best model", card)
+    return section("best", "Best model", card, _trained_whole(view))
+
+
+def _metrics(champion: TrialRecord) -> str:
+    metrics, title = champion.best_metrics, "At its best epoch"
+    if not metrics:
+        metrics, title = champion.metrics, "At its last epoch"
+    pairs = [
+        (metric_title(name), f"{value:.4g}")
+        for name, value in metrics.items()
+        if name not in _NOT_METRICS and isinstance(value, int | float)
+    ]
+    return f"<h3>{title}</h3>{key_value_table(pairs)}" if pairs else ""
+
+
+def _trained_whole(view: StudyView) -> str:
+    """The final trainings of the best trials, and how they compare."""
+    refits = view.attributes.get("refits", [])
+    if not refits:
+        return ""
+    rows = [
+        (
+            [
+                number_cell(refit["trial"], "d"),
+                number_cell(refit["epochs"], "d"),
+                text_cell(refit["bundle"] or f"failed: {refit['reason']}"),
+            ],
+            refit["bundle"] == view.attributes.get("bundle"),
+        )
+        for refit in refits
+    ]
+    headings = ("trial", "epochs", "bundle")
+    content = [scroll(table(headings, rows, classes=dict.fromkeys((0, 1), "number")))]
+    selection = view.attributes.get("selection", {})
+    compared = [TableRow(**row) for row in selection.get("rows", [])]
+    if compared:
+        about = f"Compared on {selection['events']} {selection['compared_on']} events:"
+        content += [paragraph(about), scroll(_methods_table(compared, ""))]
+    content += map(paragraph, selection.get("sentences", []))
+    return "<h3>Trained whole</h3>" + "".join(content)
 
 
 def evaluation(
@@ -114,11 +139,7 @@ def evaluation(
 ) -> str:
     """How good the champion is on events that nothing has seen, beside the baselines."""
     if result is None:
-        missing = problem or (
-            "Not evaluated yet. These commands compare the best model with the baselines (a constant, and "
-            "SRP-PHAT beamforming) on test events, and add the error map, predicted against true "
-            "locations, the calibration curve and the distribution of errors here:"
-        )
+        missing = problem or _NOT_EVALUATED
         return section(
             "evaluation",
             "How good it is",
@@ -138,7 +159,7 @@ def evaluation(
         "evaluation",
         "How good it is",
         paragraph(about),
-        scroll(_methods_table(result)),
+        scroll(_methods_table(result.rows(), result.methods[-1].name)),
         paragraph(reading, "note"),
         columns(
             figure_block(figures["error_map"]), figure_block(figures["error_cdf"]), css=_FIGURES
@@ -151,37 +172,54 @@ def evaluation(
     )
 
 
-def _methods_table(result: EvaluationResult) -> str:
+def _methods_table(rows: Sequence[TableRow], best: str) -> str:
     headings = ("method", *(title for title, _ in COLUMNS))
-    rows = [
+    cells = [
         (
             [text_cell(row.name)]
             + [Cell(DASH if text == "-" else text, css="number") for text in format_row(row)],
-            row.name == result.methods[-1].name,
+            row.name == best,
         )
-        for row in result.rows()
+        for row in rows
     ]
-    return table(headings, rows, classes=dict.fromkeys(range(1, len(headings)), "number"))
+    return table(headings, cells, classes=dict.fromkeys(range(1, len(headings)), "number"))
 
 
 def search_course(view: StudyView, figures: Figures) -> str:
     """What happened, trial by trial and epoch by epoch."""
-    if "history" not in figures:
+    names = [name for name in ("history", "learning_curves") if name in figures]
+    if not names:
         return section("search", "The search", paragraph("No trial has reported a result yet."))
-    blocks = [
-        figure_block(figures[name]) for name in ("history", "learning_curves") if name in figures
-    ]
-    return section("search", "The search", columns(*blocks, css=_FIGURES), _time_spent(view))
+    blocks = [figure_block(figures[name]) for name in names]
+    return section("search", "The search", columns(*blocks, css=_FIGURES))
 
 
-def what_mattered(why_not: str, figures: Figures) -> str:
-    """Importance of the parameters, and all trials at a glance."""
+def what_mattered(view: StudyView, why_not: str, figures: Figures) -> str:
+    """Importance of the parameters, all trials at a glance, and the objective against each parameter."""
     content = [paragraph(why_not)] if why_not else []
     names = ("importance", "parallel_coordinates")
     content += [figure_block(figures[name]) for name in names if name in figures]
     if "parallel_coordinates" not in figures:
         content.append(paragraph("Parallel coordinates need at least two complete trials."))
+    slices = [figure_block(figures[name]) for name in figures if name.startswith(SLICE)]
+    if slices:
+        content += [
+            "<h3>Slices</h3>",
+            paragraph(
+                f"The {view.metric_title} against each setting{_left_out(view, len(slices))}. Filled: "
+                "complete; open: stopped early, at its best epoch; ring: the best trial. A cloud that "
+                "sinks to one side says where to search on; late trials show where the search went.",
+                "note",
+            ),
+            gradient("first trial", TRIAL_COLOURS, "last trial"),
+            f'<div class="slices">{"".join(slices)}</div>',
+        ]
     return section("importance", "What mattered", *content)
+
+
+def _left_out(view: StudyView, shown: int) -> str:
+    total = len(view.parameters)
+    return "" if shown == total else f", the {shown} most important of {total}"
 
 
 def what_was_searched(view: StudyView) -> str:
@@ -213,42 +251,6 @@ def what_was_searched(view: StudyView) -> str:
     )
 
 
-def all_trials(view: StudyView) -> str:
-    """The sortable table."""
-    paths = list(dict.fromkeys(parameter.path for parameter in view.parameters))
-    headings = ("trial", "state", view.metric_title, "epochs", "time", *paths, "note")
-    rows = [(_trial_cells(trial, paths), trial is view.champion) for trial in view.trials]
-    classes = dict.fromkeys((0, 2, 3, 4), "number") | dict.fromkeys(
-        range(5, 5 + len(paths)), "setting"
-    )
-    return section(
-        "trials",
-        "All trials",
-        paragraph(
-            "Click a heading to sort. A pruned trial shows its best epoch. Paper leaves the settings out.",
-            "note",
-        ),
-        scroll(table(headings, rows, sortable=True, classes=classes), css="tall"),
-    )
-
-
-def provenance(view: StudyView, study_dir: Path) -> str:
-    """From what this page and the study were made."""
-    pairs = [("study", view.name), ("folder", str(study_dir))]
-    pairs += [
-        (name.replace("_", " "), str(value))
-        for name, value in sorted(view.attributes.items())
-        if name not in _SHOWN_ELSEWHERE and isinstance(value, str | int | float)
-    ]
-    pairs += [
-        ("gerbil_tune", __version__),
-        ("optuna", version("optuna")),
-        ("python", platform.python_version()),
-        ("page written", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
-    ]
-    return section("provenance", "Provenance", key_value_table(pairs))
-
-
 def next_commands(view: StudyView, study_dir: Path) -> str:
     """What to do now."""
     uri = str(view.attributes.get("champion_uri", ""))
@@ -278,18 +280,6 @@ def next_commands(view: StudyView, study_dir: Path) -> str:
     return section("next", "Next", *content)
 
 
-def format_duration(seconds: float) -> str:
-    """A duration in its two largest units."""
-    total = round(seconds)
-    if total < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{total} s"
-    minutes, rest = divmod(total, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
-
-
 def _evaluate_commands(view: StudyView, study_dir: Path) -> tuple[str, str]:
     model = str(view.attributes.get("champion_uri") or view.attributes.get("bundle") or "MODEL")
     output = shlex.quote(str(study_dir / "evaluation.h5"))
@@ -299,55 +289,8 @@ def _evaluate_commands(view: StudyView, study_dir: Path) -> tuple[str, str]:
     )
 
 
-def _time_spent(view: StudyView) -> str:
-    rows = []
-    for state in _CLOSED:
-        trials = view.in_state(state)
-        if trials:
-            rows.append((_time_cells(state, trials), False))
-    headings = ("trials that ended", "number", "epochs", "time", "mean time")
-    return "<h3>Time spent</h3>" + scroll(
-        table(headings, rows, classes=dict.fromkeys((1, 2, 3, 4), "number"))
-    )
-
-
-def _time_cells(state: str, trials: Sequence[TrialRecord]) -> list[Cell]:
-    seconds = sum(trial.seconds or 0.0 for trial in trials)
-    epochs = sum(len(trial.curve) for trial in trials)
-    return [
-        text_cell(state),
-        number_cell(len(trials), "d"),
-        number_cell(epochs, "d"),
-        number_cell(seconds, text=format_duration(seconds)),
-        number_cell(seconds / len(trials), text=format_duration(seconds / len(trials))),
-    ]
-
-
 def _range_text(parameter: SearchedParameter) -> str:
     if parameter.kind == "categorical":
         return ", ".join(format_value(choice) for choice in parameter.ends)
     low, high = (format_value(end) for end in parameter.ends)
     return f"{low} to {high}{', log scale' if parameter.log else ''}"
-
-
-def _trial_cells(trial: TrialRecord, paths: Sequence[str]) -> list[Cell]:
-    settings = {name.partition("@")[0]: value for name, value in trial.parameters.items()}
-    seconds = trial.seconds
-    duration = "" if seconds is None else format_duration(seconds)
-    cells = [
-        number_cell(trial.number, "d"),
-        text_cell(trial.state, css="failed" if trial.state == "failed" else ""),
-        number_cell(trial.objective),
-        number_cell(len(trial.curve), "d"),
-        number_cell(seconds, text=duration),
-    ]
-    for path in paths:
-        if path not in settings:
-            cells.append(Cell("", "", "setting"))
-            continue
-        value = settings[path]
-        plain = isinstance(value, int | float) and not isinstance(value, bool)
-        text = format_value(value)
-        cells.append(Cell(text, value if plain else text, "setting"))
-    cells.append(text_cell(trial.reason, css="reason"))
-    return cells

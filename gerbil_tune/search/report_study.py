@@ -2,31 +2,53 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import optuna
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-State = Literal["complete", "pruned", "failed", "running", "waiting"]
+from gerbil_tune.search.report_runs import (
+    StudyRun,
+    StudyState,
+    closed_runs,
+    read_runs,
+    searched_hours,
+    study_state,
+)
+from gerbil_tune.search.storage import curve_of, is_own
+
+State = Literal[
+    "complete", "pruned", "infeasible", "failed", "running", "paused", "interrupted", "known"
+]
+"""``infeasible``: proposed but beyond a constraint, so not run. ``known``: taken from an earlier study."""
 Scalar = str | int | float | bool | None
 
-_STATES: dict[TrialState, State] = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
+STATES: tuple[State, ...] = (
+    "complete",
+    "pruned",
+    "failed",
+    "running",
+    "paused",
+    "interrupted",
+    "infeasible",
+    "known",
+)
+OPEN: tuple[State, ...] = ("running", "paused", "interrupted")
+STATE_WORDS: Mapping[State, str] = {
+    "infeasible": "beyond a constraint",
+    "known": "from an earlier study",
 }
+"""Where a state's own name says too little."""
 _METRIC_TITLES = {
     "val_error_median_mm": "median validation error (mm)",
     "val_error_mean_mm": "mean validation error (mm)",
     "val_error_p90_mm": "90th percentile of the validation error (mm)",
     "val_nll": "validation NLL (nats)",
+    "val_calibration_error": "calibration error on the validation events",
+    "predict_ms_per_event": "time of a prediction (ms an event)",
 }
-_MIN_TRIALS_FOR_IMPORTANCE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +58,39 @@ class TrialRecord:
     Attributes:
         number: From 0.
         state: How it ended, or that it has not.
-        objective: Its value; of a pruned trial the best epoch; None where there is none.
+        objective: Its value; of a trial that is not complete the best epoch; None where there is none.
+        values: All objectives of a complete trial.
         curve: (epoch, objective) by epoch.
         parameters: Value by Optuna's name; only those in force in this trial.
         seconds: Time it took, None where unknown.
         reason: Why it failed or was stopped.
+        reason_kind: The reason in one or two words.
+        mishaps: Crashes and lacks of memory that it got over.
         metrics: As last reported.
+        best_metrics: Of its best epoch.
+        parent: The trial whose checkpoint it began with.
+        ended: With its time zone.
     """
 
     number: int
     state: State
     objective: float | None
+    values: tuple[float, ...] = ()
     curve: tuple[tuple[int, float], ...] = ()
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
     seconds: float | None = None
     reason: str = ""
+    reason_kind: str = ""
+    mishaps: tuple[str, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    best_metrics: Mapping[str, float] = field(default_factory=dict)
+    parent: int | None = None
+    ended: datetime | None = None
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch that it reached; a copy began at its parent's."""
+        return self.curve[-1][0] if self.curve else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,36 +129,55 @@ class SearchedParameter:
 
 @dataclass(frozen=True, slots=True)
 class StudyView:
-    """A study as the report shows it.
+    """A study as the report shows it; every objective is minimized.
 
     Attributes:
         name: The study's.
-        metric: Name of the objective.
-        minimize: Whether lower is better.
+        state: How it stands.
+        objectives: Their names; the first is the metric that stops trials.
         trials: All, by number.
         parameters: In the order in which trials first met them.
         champion: The chosen trial, else the best complete one, else None.
         attributes: The study's user attributes.
-        wall_clock: From the first start to the last end, None where nothing has ended.
+        runs: Of the command, each with an end.
     """
 
     name: str
-    metric: str
-    minimize: bool
+    state: StudyState
+    objectives: tuple[str, ...]
     trials: tuple[TrialRecord, ...]
     parameters: tuple[SearchedParameter, ...]
     champion: TrialRecord | None
     attributes: Mapping[str, Any]
-    wall_clock: timedelta | None
+    runs: tuple[StudyRun, ...]
 
     @property
     def metric_title(self) -> str:
-        """The objective for an axis or a heading, with its unit."""
-        return metric_title(self.metric)
+        """The first objective for an axis or a heading, with its unit."""
+        return metric_title(self.objectives[0])
+
+    @property
+    def closed(self) -> list[TrialRecord]:
+        """Trials of this study that were run and are over."""
+        return self.in_state("complete", "pruned", "failed")
+
+    @property
+    def searched_s(self) -> float:
+        """Time of searching, all runs together."""
+        spent = self.attributes.get("spent_s")
+        if spent is not None:
+            return float(spent)
+        last = max((run.ended for run in self.runs if run.ended), default=None)
+        return 3600 * searched_hours(last, self.runs) if last else 0.0
 
     def in_state(self, *states: State) -> list[TrialRecord]:
         """Trials in any of these states, by number."""
         return [trial for trial in self.trials if trial.state in states]
+
+    def count(self) -> dict[State, int]:
+        """How many trials are in each state that has any."""
+        counts: dict[State, int] = {state: len(self.in_state(state)) for state in STATES}
+        return {state: number for state, number in counts.items() if number}
 
 
 def metric_title(name: str) -> str:
@@ -146,100 +204,74 @@ def format_value(value: Scalar, digits: int = 4) -> str:
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
-def view_study(study: optuna.Study) -> StudyView:
-    """Read everything that the report needs."""
-    frozen = study.get_trials(deepcopy=False)
-    minimize = study.directions[0] == optuna.study.StudyDirection.MINIMIZE
-    trials = tuple(_record(trial, minimize) for trial in frozen)
+def view_study(study: optuna.Study, *, locked: bool = False) -> StudyView:
+    """Read everything that the report needs.
+
+    Args:
+        study: In any state.
+        locked: Whether a search holds it just now.
+    """
     attributes = dict(study.user_attrs)
+    runs = read_runs(attributes)
+    state = study_state(runs, locked=locked)
+    frozen = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+    trials = tuple(_record(trial, live=state == "running") for trial in frozen)
+    now = [datetime.now(UTC).astimezone()] if state == "running" else []
     return StudyView(
         name=study.study_name,
-        metric=str(attributes.get("metric", "objective")),
-        minimize=minimize,
+        state=state,
+        objectives=tuple(attributes.get("objectives") or [attributes.get("metric", "objective")]),
         trials=trials,
         parameters=_searched_parameters(frozen),
-        champion=_champion(trials, attributes.get("champion"), minimize),
+        champion=_champion(trials, attributes.get("champion")),
         attributes=attributes,
-        wall_clock=_wall_clock(frozen),
+        runs=tuple(closed_runs(runs, _signs(frozen) + now)),
     )
 
 
-def importances(study: optuna.Study) -> tuple[dict[str, float], str]:
-    """How much each parameter decided whether a trial was among the best (PED-ANOVA).
-
-    Parameters of branches count too (Conditional PED-ANOVA, arXiv:2601.20800). The best tenth of the trials
-    is compared with all, or the best five where a tenth is fewer. A pruned trial counts with its best epoch:
-    that it was stopped says something about its parameters.
-
-    Returns:
-        Share by Optuna's name, highest first, adding up to 1; and a sentence that says why where it is
-        empty.
-    """
-    import warnings
-
-    judged = _judged(study)
-    if len(judged.trials) < _MIN_TRIALS_FOR_IMPORTANCE:
-        return {}, (
-            f"Importance needs at least {_MIN_TRIALS_FOR_IMPORTANCE} complete or pruned trials, "
-            f"but the study has {len(judged.trials)}."
-        )
-    if len({trial.value for trial in judged.trials}) == 1:
-        return {}, "Importance cannot be computed: all trials have the same value."
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator(
-        target_quantile=max(0.1, 5 / len(judged.trials))
-    )
-    try:
-        with warnings.catch_warnings():
-            # It warns of branches with few trials; the caption of the figure says so to the reader.
-            warnings.simplefilter("ignore")
-            shares = optuna.importance.get_param_importances(judged, evaluator=evaluator)
-    except (ValueError, RuntimeError, ArithmeticError) as error:
-        return {}, f"Importance cannot be computed: {' '.join(str(error).split())}."
-    if not shares or not sum(shares.values()) > 0.0:
-        return (
-            {},
-            "Importance cannot be computed: no parameter tells the best trials from the rest.",
-        )
-    return dict(shares), ""
-
-
-def _judged(study: optuna.Study) -> optuna.Study:
-    """A study in memory of the complete trials and, with their best epochs, of the pruned ones."""
-    judged = optuna.create_study(direction=study.direction)
-    pick = min if study.direction is StudyDirection.MINIMIZE else max
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-        values = [trial.values[0]] if trial.values else list(trial.intermediate_values.values())
-        if values:
-            judged.add_trial(
-                optuna.trial.create_trial(
-                    params=trial.params, distributions=trial.distributions, value=pick(values)
-                )
-            )
-    return judged
-
-
-def _record(trial: FrozenTrial, minimize: bool) -> TrialRecord:
-    curve = tuple(sorted(trial.intermediate_values.items()))
-    objective: float | None = None
-    if trial.state == TrialState.COMPLETE:
-        objective = trial.values[0]
-    elif curve:
-        values = [value for _, value in curve]
-        objective = min(values) if minimize else max(values)
-    attributes = trial.user_attrs
-    seconds = attributes.get("seconds")
-    if seconds is None and trial.duration is not None:
-        seconds = trial.duration.total_seconds()
+def _record(trial: FrozenTrial, *, live: bool) -> TrialRecord:
+    curve = tuple(sorted(curve_of(trial).items()))
+    complete = trial.state == TrialState.COMPLETE
+    values = tuple(trial.values) if complete else ()
+    known = trial.user_attrs
     return TrialRecord(
         number=trial.number,
-        state=_STATES[trial.state],
-        objective=objective,
+        state=_state(trial, live=live),
+        objective=values[0] if values else min((value for _, value in curve), default=None),
+        values=values,
         curve=curve,
         parameters=dict(trial.params),
-        seconds=seconds,
-        reason=str(attributes.get("reason", "")),
-        metrics=dict(attributes.get("metrics", {})),
+        seconds=_seconds(trial),
+        reason=str(known.get("reason", "")),
+        reason_kind=str(known.get("reason_kind", "")),
+        mishaps=tuple(known.get("mishaps", ())),
+        metrics=dict(known.get("metrics", {})),
+        best_metrics=dict(known.get("best_metrics", {})),
+        parent=known.get("parent"),
+        ended=trial.datetime_complete.astimezone() if trial.datetime_complete else None,
     )
+
+
+def _state(trial: FrozenTrial, *, live: bool) -> State:
+    if not is_own(trial):
+        return "known"
+    if trial.state == TrialState.COMPLETE:
+        return "complete"
+    if trial.state == TrialState.FAIL:
+        return "failed"
+    if trial.state == TrialState.PRUNED:
+        infeasible = trial.user_attrs.get("reason_kind") == "infeasible"
+        return "infeasible" if infeasible else "pruned"
+    if not live:
+        return "interrupted"
+    return "paused" if trial.user_attrs.get("paused_at") else "running"
+
+
+def _seconds(trial: FrozenTrial) -> float | None:
+    noted = trial.user_attrs.get("seconds")
+    if noted is not None:
+        return float(noted)
+    return trial.duration.total_seconds() if trial.duration is not None else None
 
 
 def _searched_parameters(trials: Sequence[FrozenTrial]) -> tuple[SearchedParameter, ...]:
@@ -259,16 +291,14 @@ def _merge(name: str, distributions: Sequence[Any]) -> SearchedParameter:
     return SearchedParameter(name, kind, (low, high), bool(first.log), count)
 
 
-def _champion(trials: Sequence[TrialRecord], chosen: object, minimize: bool) -> TrialRecord | None:
+def _champion(trials: Sequence[TrialRecord], chosen: object) -> TrialRecord | None:
     for trial in trials:
         if trial.number == chosen:
             return trial
-    sign = 1.0 if minimize else -1.0
     complete = [trial for trial in trials if trial.state == "complete"]
-    return min(complete, key=lambda trial: sign * (trial.objective or 0.0), default=None)
+    return min(complete, key=lambda trial: trial.values[0], default=None)
 
 
-def _wall_clock(trials: Sequence[FrozenTrial]) -> timedelta | None:
-    starts = [trial.datetime_start for trial in trials if trial.datetime_start is not None]
-    ends = [trial.datetime_complete for trial in trials if trial.datetime_complete is not None]
-    return max(ends) - min(starts) if starts and ends else None
+def _signs(trials: Sequence[FrozenTrial]) -> list[datetime]:
+    moments = [moment for t in trials for moment in (t.datetime_start, t.datetime_complete)]
+    return [moment.astimezone() for moment in moments if moment is not None]

@@ -1,20 +1,26 @@
 import json
 import math
 import re
-from datetime import timedelta
+import time
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+import yaml
 from optuna.trial import TrialState
 
 from gerbil_tune.evaluation.results import EvaluationResult, MethodResult
-from gerbil_tune.search import report_figures
 from gerbil_tune.search.report import write_report
-from gerbil_tune.search.report_sections import format_duration
-from gerbil_tune.search.report_study import importances, metric_title, view_study
+from gerbil_tune.search.report_history import history, learning_curves
+from gerbil_tune.search.report_importance import importances
+from gerbil_tune.search.report_parallel import parallel_coordinates
+from gerbil_tune.search.report_slices import sliced_parameters, value_slice
+from gerbil_tune.search.report_study import metric_title, view_study
+from gerbil_tune.search.storage import stored_study, study_lock
 
 HOSTILE = '</script><b>"&'
 VOID = {"meta", "wbr", "br", "link"}
@@ -57,51 +63,6 @@ class Page(HTMLParser):
         return re.sub(r"\s+", " ", "".join(self.text))
 
 
-def objective(trial: optuna.Trial) -> float:
-    """A conditional space in which corrnet with a rate of 0.003 is best; some trials stop or fail."""
-    rate = trial.suggest_float("optimizer/learning_rate", 1e-4, 1e-1, log=True)
-    kind = trial.suggest_categorical("model/kind", ["corrnet", "densenet", HOSTILE])
-    value = 20 + 10 * (math.log10(rate) + 2.5) ** 2
-    if kind == "corrnet":
-        value += trial.suggest_int("model/hidden@corrnet", 8, 64) / 8
-    else:
-        value += 30 + 5 * trial.suggest_categorical("model/skip@densenet", [True, False])
-    trial.set_user_attr("seconds", 12.5)
-    if trial.number % 10 == 7:
-        trial.set_user_attr("reason", f"NonFiniteLossError: {HOSTILE}")
-        raise FloatingPointError
-    for epoch in range(1, 6):
-        trial.report(value + 50 / epoch, epoch)
-        trial.set_user_attr("metrics", {"epoch": epoch, "val_nll": 8.25, "training_done": 0.0})
-        if epoch == 2 and trial.number % 10 in (3, 5):
-            trial.set_user_attr("reason", "not among the best after 2 epochs")
-            raise optuna.TrialPruned
-    return value + 10
-
-
-def make_study(trials: int, name: str = "overnight", direction: str = "minimize") -> optuna.Study:
-    sampler = optuna.samplers.RandomSampler(seed=0)
-    study = optuna.create_study(study_name=name, direction=direction, sampler=sampler)
-    study.set_user_attr("metric", "val_error_median_mm")
-    study.optimize(objective, n_trials=trials, catch=(FloatingPointError,))
-    return study
-
-
-@pytest.fixture(scope="module")
-def study() -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    study = make_study(40, name=f"night {HOSTILE}")
-    best = study.best_trial.number
-    attributes = {
-        "champion": best,
-        "champion_uri": "models:/locator/3",
-        "bundle": "/m/locator/00003",
-    }
-    for key, value in {**attributes, "data_fingerprint": "abc123", "space": {"a": 1}}.items():
-        study.set_user_attr(key, value)
-    return study
-
-
 def save_evaluation(path: Path) -> None:
     rng = np.random.default_rng(0)
     truth = rng.uniform(-150, 150, (200, 1, 2))
@@ -128,16 +89,29 @@ def read(path: Path) -> Page:
 
 
 @pytest.fixture(scope="module")
-def folder(study: optuna.Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("study")
-    save_evaluation(folder / "evaluation.h5")
-    assert write_report(folder, study) == folder / "report.html"
-    return folder
+def study(plain_folder: Path) -> optuna.Study:
+    return stored_study(plain_folder)
+
+
+@pytest.fixture(scope="module")
+def folder(plain_folder: Path, study: optuna.Study) -> Path:
+    save_evaluation(plain_folder / "evaluation.h5")
+    assert write_report(plain_folder, study) == plain_folder / "report.html"
+    return plain_folder
 
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Page:
     return read(folder / "report.html")
+
+
+def figure_names(page: Page) -> set[str]:
+    return {name.removeprefix("figure-") for name in page.figures}
+
+
+def rows_of_trials(folder: Path) -> list[str]:
+    table = (folder / "report.html").read_text().partition('id="trials"')[2]
+    return re.findall(r"<tr.*?</tr>", table.partition("</table>")[0], flags=re.S)[1:]
 
 
 def test_page_holds_everything_and_fetches_nothing(folder: Path, page: Page) -> None:
@@ -150,9 +124,10 @@ def test_page_holds_everything_and_fetches_nothing(folder: Path, page: Page) -> 
 
 def test_every_figure_has_its_place_and_valid_data(page: Page) -> None:
     expected = {"history", "learning_curves", "importance", "parallel_coordinates", "error_map"}
-    expected |= {"error_cdf", "calibration_curve", "predicted_vs_true"}
+    expected |= {"error_cdf", "calibration_curve", "predicted_vs_true", "slice_model_kind"}
+    expected |= {"slice_optimizer_learning_rate", "slice_model_growth_densenet"}
 
-    assert set(page.figures) == {f"figure-{name}" for name in expected}
+    assert figure_names(page) == expected | {"slice_model_lags_hidden_gcc_net"}
     assert set(page.figures) <= page.ids
     for text in page.figures.values():
         spec = json.loads(text)
@@ -161,7 +136,7 @@ def test_every_figure_has_its_place_and_valid_data(page: Page) -> None:
 
 
 def test_champion_card_says_what_and_where(page: Page, study: optuna.Study) -> None:
-    best = study.best_trial
+    best = study.trials[study.user_attrs["champion"]]
 
     assert (
         f"Trial {best.number} has the best median validation error (mm): {best.value:.4g}."
@@ -169,7 +144,8 @@ def test_champion_card_says_what_and_where(page: Page, study: optuna.Study) -> N
     )
     assert "models:/locator/3" in page.shown
     assert "/m/locator/00003" in page.shown
-    assert "validation NLL (nats)8.25" in page.shown
+    assert "At its best epoch" in page.shown
+    assert f"validation NLL (nats){best.user_attrs['best_metrics']['val_nll']:.4g}" in page.shown
 
 
 def test_commands_use_what_was_registered(page: Page, folder: Path) -> None:
@@ -180,28 +156,56 @@ def test_commands_use_what_was_registered(page: Page, folder: Path) -> None:
 
 def test_text_of_the_user_stays_text(page: Page) -> None:
     assert f"night {HOSTILE}" in page.shown
-    assert f"NonFiniteLossError: {HOSTILE}" in page.shown
+    assert f"the loss became NaN {HOSTILE}" in page.shown
     assert f"net {HOSTILE}" in page.shown
 
 
-def test_provenance_shows_simple_attributes(page: Page) -> None:
-    assert "data fingerprintabc123" in page.shown
-    assert "{'a': 1}" not in page.shown
+def test_the_page_says_when_it_was_written(page: Page) -> None:
+    assert re.search(r"Written at 2\d{3}-\d\d-\d\d \d\d:\d\d:\d\d UTC\.", page.shown)
+    assert "The search is running" not in page.shown
 
 
-def test_all_trials_are_in_the_table(folder: Path, study: optuna.Study) -> None:
-    table = (folder / "report.html").read_text().partition('<table class="sortable">')[2]
-    rows = re.findall(r"<tr.*?</tr>", table.partition("</table>")[0], flags=re.S)[1:]
+def test_environment_shows_versions_runs_and_simple_attributes(page: Page) -> None:
+    assert "data fingerprint9f2c1e77ab0de441" in page.shown
+    assert "torch2.11.0" in page.shown
+    assert "{'base'" not in page.shown
+    assert re.search(r"startedendedstatus.*2026-03-01 \d\d:\d\d.*complete", page.shown)
+
+
+def test_all_trials_are_in_the_table(folder: Path, page: Page, study: optuna.Study) -> None:
+    rows = rows_of_trials(folder)
 
     assert len(rows) == len(study.trials)
     assert f'data-value="{study.trials[0].value}"' in rows[0]
-    assert sum("<td>pruned</td>" in row for row in rows) == 8
+    assert ">from an earlier study<" in rows[0]
+    pruned = sum(
+        t.state == TrialState.PRUNED and t.user_attrs["reason_kind"] != "infeasible"
+        for t in study.trials
+    )
+    assert sum("<td>pruned</td>" in row for row in rows) == pruned
+
+
+def test_stops_are_counted_by_reason_and_rung(page: Page, study: optuna.Study) -> None:
+    early = [t for t in study.trials if t.user_attrs.get("reason_kind") == "early stop"]
+    at_three = sum(max(t.intermediate_values) == 3 for t in early)
+
+    assert f"early stopnot among the best at a comparison{len(early)}" in page.shown
+    assert "infeasiblebeyond a constraint, so not run1" in page.shown
+    assert re.search(rf"stopped thereshare\s*3\d\d{at_three}\d\d%", page.shown)
+    assert "out of memory at a batch of 64; the process was killed by signal 9" in page.shown
+
+
+def test_cost_tells_the_share_that_was_stopped(page: Page) -> None:
+    assert re.search(r"\d\d% of the training time went to trials that were stopped", page.shown)
+    assert re.search(r"2 trials ran at a time, and those places were busy (9\d|100)%", page.shown)
+    assert "CPU hours" in page.shown
+    assert "GPU hours" not in page.shown
 
 
 def test_single_figures_share_one_plotly(folder: Path) -> None:
     pages = sorted((folder / "figures").glob("*.html"))
 
-    assert len(pages) == 8
+    assert len(pages) == 12
     assert (folder / "figures" / "plotly.min.js").stat().st_size > 1e6
     for path in pages:
         assert read(path).links == ["plotly.min.js"]
@@ -209,7 +213,7 @@ def test_single_figures_share_one_plotly(folder: Path) -> None:
 
 
 def test_no_temporary_file_is_left(folder: Path) -> None:
-    assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
+    assert not list(folder.rglob("*.tmp"))
 
 
 def test_without_evaluation_the_page_says_how_to_get_one(
@@ -230,22 +234,110 @@ def test_a_broken_evaluation_costs_only_its_section(study: optuna.Study, tmp_pat
 
 
 @pytest.mark.parametrize("trials", [0, 1, 2, 12])
-def test_young_studies_have_a_page_too(trials: int, tmp_path: Path) -> None:
-    shown = read(write_report(tmp_path, make_study(trials))).shown
+def test_young_studies_have_a_page_too(trials: int, make_study: Callable[..., Any]) -> None:
+    writer = make_study()
+    for _ in range(trials):
+        writer.add(TrialState.COMPLETE, 4)
+    shown = read(write_report(writer.folder, writer.study)).shown
 
-    assert ("No trial has been completed yet." in shown) == (trials == 0)
+    assert ("No trial is complete yet" in shown) == (trials == 0)
     if trials < 12:
         assert f"at least 10 complete or pruned trials, but the study has {trials}." in shown
 
 
-def test_a_study_of_failed_and_running_trials_has_a_page(tmp_path: Path) -> None:
-    study = optuna.create_study(study_name="bad")
-    study.tell(study.ask(), state=TrialState.FAIL)
-    study.ask().report(3.0, 1)
-    page = read(write_report(tmp_path, study))
+def test_while_the_search_runs_the_page_says_so_and_follows(make_study: Callable[..., Any]) -> None:
+    writer = make_study()
+    writer.add(TrialState.FAIL, 2, reason="x", reason_kind="error")
+    writer.add(TrialState.RUNNING, 3, paused_at=3)
+    writer.add(TrialState.RUNNING, 1)
+    writer.add_run("running", None)
+    with study_lock(writer.folder):
+        path = write_report(writer.folder, writer.study, reload_s=5)
+        running = read(path)
+        assert "location.reload(), 5000)" in path.read_text()
+    path = write_report(writer.folder, writer.study, reload_s=5)
 
-    assert "1 failed, 1 running" in page.shown
-    assert "figure-learning_curves" in page.figures
+    assert "The search is running; this page loads itself anew every 5 s." in running.shown
+    assert "No trial is complete yet" in running.shown
+    assert "1 failed, 1 running, 1 paused" in running.shown
+    assert "figure-learning_curves" in running.figures
+    assert "location.reload" not in path.read_text()
+    assert "The search was interrupted; the same command continues it." in read(path).shown
+    assert "2 interrupted" in read(path).shown
+
+
+def test_several_objectives_have_a_front_with_configs(make_study: Callable[..., Any]) -> None:
+    writer = make_study("val_error_median_mm", "predict_ms_per_event")
+    writer.add_searched(40)
+    stale = writer.folder / "pareto" / "trial-00999.yaml"
+    stale.parent.mkdir()
+    stale.touch()
+    page = read(write_report(writer.folder, writer.study))
+    front = {trial.number: trial for trial in writer.study.best_trials}
+    files = sorted((writer.folder / "pareto").iterdir())
+
+    assert figure_names(page) >= {"pareto_predict_ms_per_event"}
+    assert [path.name for path in files] == [f"trial-{number:05d}.yaml" for number in sorted(front)]
+    first = yaml.safe_load(files[0].read_text())
+    assert first["training"]["epochs"] == 27
+    rate = front[min(front)].params["optimizer/learning_rate"]
+    assert first["optimizer"]["learning_rate"] == rate
+    assert f"gerbil-tune train --config {writer.folder}/pareto/trial-" in page.shown
+
+
+def test_copies_of_a_population_show_their_line(make_study: Callable[..., Any]) -> None:
+    writer = make_study()
+    writer.add(TrialState.COMPLETE, 12)
+    writer.add(TrialState.PRUNED, 8, start=4, parent=0, reason_kind="replaced", reason="x")
+    writer.add(TrialState.COMPLETE, 12, start=8, parent=1)
+    write_report(writer.folder, writer.study)
+    rows = rows_of_trials(writer.folder)
+
+    assert ">0 &gt; 1 &gt; 2</td>" in rows[2]
+    assert "&gt;" not in rows[0]
+
+
+def test_final_trainings_are_compared(make_study: Callable[..., Any]) -> None:
+    writer = make_study()
+    writer.add(TrialState.COMPLETE)
+    refit = {"epochs": 50, "run_dir": "r", "reason": ""}
+    writer.attribute("bundle", "/m/1")
+    writer.attribute(
+        "refits",
+        [
+            {**refit, "trial": 0, "bundle": "/m/1"},
+            {**refit, "trial": 4, "bundle": None, "reason": "the loss became NaN"},
+        ],
+    )
+    scores = dict.fromkeys(("nll", "calibration_error", "coverage_95"))
+    row = {"name": "trial 0", "mean_mm": 30.04, "median_mm": 21.0, "p90_mm": 50.0, **scores}
+    selection = {"rows": [row], "sentences": ["Trial 0 wins."], "events": 90, "compared_on": "test"}
+    writer.attribute("selection", selection)
+    shown = read(write_report(writer.folder, writer.study)).shown
+
+    assert "failed: the loss became NaN" in shown
+    assert "Compared on 90 test events:" in shown
+    assert "trial 030.021.050.0" in shown
+    assert "Trial 0 wins." in shown
+
+
+def test_two_thousand_trials_are_a_page_within_seconds(tmp_path: Path) -> None:
+    study = optuna.create_study(study_name="large")
+    uniform = optuna.distributions.FloatDistribution(0, 1)
+    study.add_trials(
+        [
+            optuna.trial.create_trial(
+                params={"x": number / 2000},
+                distributions={"x": uniform},
+                value=1.0 + number % 7,
+                intermediate_values=dict.fromkeys(range(1, 6), 2.0),
+            )
+            for number in range(2000)
+        ]
+    )
+    started = time.monotonic()
+    write_report(tmp_path, study)
+    assert time.monotonic() - started < 20
 
 
 def test_importance_finds_the_parameter_that_decides() -> None:
@@ -295,77 +387,105 @@ def test_importance_of_equal_values_is_a_sentence() -> None:
 def test_view_reads_states_parameters_and_branches(study: optuna.Study) -> None:
     view = view_study(study)
     by_name = {parameter.name: parameter for parameter in view.parameters}
-    pruned, failed = view.in_state("pruned")[0], view.in_state("failed")[0]
+    pruned = view.in_state("pruned")[0]
 
-    assert (
-        len(view.in_state("complete")),
-        len(view.in_state("pruned")),
-        len(view.in_state("failed")),
-    ) == (
-        28,
-        8,
-        4,
-    )
+    assert view.state == "complete"
+    assert set(view.count()) == {"complete", "pruned", "failed", "infeasible", "known"}
+    assert sum(view.count().values()) == len(study.trials)
     assert pruned.objective == min(value for _, value in pruned.curve)
-    assert (failed.objective, failed.seconds) == (None, 12.5)
-    assert by_name["model/hidden@corrnet"].label == "model/hidden (corrnet)"
-    assert by_name["model/hidden@corrnet"].ends == (8, 64)
+    assert by_name["model/lags/hidden@gcc-net"].label == "model/lags/hidden (gcc-net)"
+    assert by_name["model/lags/hidden@gcc-net"].ends == (32, 256)
     assert by_name["optimizer/learning_rate"].log
-    assert isinstance(view.wall_clock, timedelta)
 
 
-def test_without_a_chosen_champion_the_best_of_the_direction_is_shown() -> None:
-    for direction, pick in (("minimize", min), ("maximize", max)):
-        study = make_study(12, direction=direction)
-        champion = view_study(study).champion
+def test_without_a_chosen_champion_the_best_own_trial_is_shown(
+    make_study: Callable[..., Any],
+) -> None:
+    writer = make_study()
+    known = writer.add(TrialState.COMPLETE, 27, warm_start="studies/evening")
+    for epochs in (5, 9, 7):
+        writer.add(TrialState.COMPLETE, epochs, known.params)
+    champion = view_study(writer.study).champion
 
-        assert champion is not None
-        assert champion.objective == pick(
-            t.value for t in study.trials if t.state == TrialState.COMPLETE
-        )
+    assert champion is not None
+    assert champion.number == 2
 
 
 def test_history_separates_the_states(study: optuna.Study) -> None:
-    traces = {trace.name: trace for trace in report_figures.history(view_study(study)).data}
+    view = view_study(study)
+    traces = {trace.name: trace for trace in history(view).data}
     best = np.asarray(traces["best so far"].y)
 
-    assert len(traces["complete"].x) == len(best) - 1 == 28
-    assert traces["best so far"].x[-1] == 39
+    assert len(traces["complete"].x) == len(best) - 1 == len(view.in_state("complete"))
+    assert traces["best so far"].x[-1] == view.closed[-1].number
     assert np.all(np.diff(best) <= 0)
-    assert best[-1] == study.best_value
-    assert len(traces["pruned"].x) == 8
+    assert view.champion is not None
+    assert best[-1] == view.champion.objective
+    assert len(traces["pruned"].x) == len(view.in_state("pruned"))
     assert "&lt;/script&gt;" in traces["failed"].text[0]
     assert "learning_rate" in traces["complete"].text[0]
 
 
+def test_history_can_be_read_by_epochs_and_by_time(study: optuna.Study) -> None:
+    view = view_study(study)
+    trials, epochs, hours = history(view).layout.meta["choices"]
+    closed = sum(len(trial.curve) for trial in view.closed)
+
+    assert [choice["label"] for choice in (trials, epochs, hours)] == ["trials", "epochs", "time"]
+    assert max(max(x) for x in epochs["x"] if x) == closed
+    assert max(max(x) for x in hours["x"] if x) == pytest.approx(view.searched_s / 3600, rel=0.1)
+    for choice in (trials, epochs, hours):
+        best = choice["y"][3]
+        assert best == sorted(best, reverse=True)
+        assert choice["x"][3] == sorted(choice["x"][3])
+
+
 def test_learning_curves_do_not_join_trials(study: optuna.Study) -> None:
-    traces = report_figures.learning_curves(view_study(study)).data
+    traces = learning_curves(view_study(study)).data
 
     assert [trace.name for trace in traces[:2]] == ["complete", "pruned"]
-    assert list(traces[1].x[:6]) == [1, 2, None, 1, 2, None]
-    assert list(traces[-1].x[:5]) == [1, 2, 3, 4, 5]
+    assert list(traces[0].x[:3]) == [1, 2, 3]
+    assert traces[0].x[27] is None
+    assert list(traces[-1].x) == [*range(1, 28), None]
 
 
 def test_parallel_coordinates_mark_parameters_that_are_not_used(study: optuna.Study) -> None:
     view = view_study(study)
-    figure = report_figures.parallel_coordinates(view, ["model/hidden@corrnet"])
-    objective, hidden, *others = figure.data[0].dimensions
-    used = ["model/hidden@corrnet" in trial.parameters for trial in view.in_state("complete")]
+    name = "model/growth@densenet"
+    objective, growth, *others = parallel_coordinates(view, [name]).data[0].dimensions
+    used = [name in trial.parameters for trial in view.in_state("complete")]
     kind = next(dimension for dimension in others if dimension.label == "model/<br>kind")
 
     assert objective.label == "median validation error<br>(mm)"
-    assert hidden.ticktext[0] == "not used"
-    assert [value >= 8 for value in hidden.values] == used
-    assert min(hidden.values) == hidden.range[0] == hidden.tickvals[0]
-    assert list(kind.ticktext) == ["corrnet", "densenet", "&lt;/script&gt;&lt;b&gt;&quot;&amp;"]
+    assert growth.ticktext[0] == "not used"
+    assert [value >= 8 for value in growth.values] == used
+    assert min(growth.values) == growth.range[0] == growth.tickvals[0]
+    assert list(kind.ticktext) == ["gcc-net", "densenet", "&lt;/script&gt;&lt;b&gt;&quot;&amp;"]
     assert all(math.isfinite(value) for dimension in others for value in dimension.values)
 
 
-def test_log_parameters_have_decades_as_ticks(study: optuna.Study) -> None:
-    dimensions = report_figures.parallel_coordinates(view_study(study)).data[0].dimensions
+def test_log_parameters_have_round_ticks(study: optuna.Study) -> None:
+    view = view_study(study)
+    dimensions = parallel_coordinates(view).data[0].dimensions
     rate = next(dimension for dimension in dimensions if "learning_rate" in dimension.label)
+    parameter = next(p for p in view.parameters if p.path == "optimizer/learning_rate")
 
-    assert list(rate.ticktext) == ["0.0001", "0.001", "0.01", "0.1"]
+    assert list(rate.ticktext) == ["0.0001", "0.001", "0.01"]
+    assert list(value_slice(view, parameter).layout.xaxis.ticktext) == ["0.0001", "0.001", "0.01"]
+
+
+def test_slices_show_the_most_important_parameters_by_trial_order(study: optuna.Study) -> None:
+    view = view_study(study)
+    shown = sliced_parameters(view, ["model/growth@densenet"])
+    figure = value_slice(view, shown[0])
+    pruned, complete = figure.data[:2]
+
+    assert shown[0].name == "model/growth@densenet"
+    assert len(shown) == 4
+    assert len(pruned.x) + len(complete.x) == sum(
+        shown[0].name in trial.parameters for trial in view.in_state("complete", "pruned")
+    )
+    assert list(pruned.marker.color) == sorted(pruned.marker.color)
 
 
 def test_axis_is_logarithmic_only_where_it_helps_and_can() -> None:
@@ -373,7 +493,7 @@ def test_axis_is_logarithmic_only_where_it_helps_and_can() -> None:
         study = optuna.create_study()
         for value in values:
             study.tell(study.ask(), value)
-        kind = report_figures.history(view_study(study)).layout.yaxis.type
+        kind = history(view_study(study)).layout.yaxis.type
         return None if kind is None else str(kind)
 
     assert axis(20.0, 21.0, 30.0) is None
@@ -393,17 +513,3 @@ def test_axis_is_logarithmic_only_where_it_helps_and_can() -> None:
 )
 def test_metric_titles(name: str, title: str) -> None:
     assert metric_title(name) == title
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.0, "0.0 s"),
-        (9.94, "9.9 s"),
-        (59.6, "1 min 0 s"),
-        (3599, "59 min 59 s"),
-        (36_120, "10 h 2 min"),
-    ],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text
