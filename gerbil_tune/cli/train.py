@@ -4,6 +4,7 @@ import hashlib
 import json
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,11 +23,15 @@ from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.errors import ConfigError
 
 if TYPE_CHECKING:
+    from gerbil_tune.cli.training_data import TrainingData
     from gerbil_tune.data.splits.splits import Splits
+    from gerbil_tune.training.job import TrainingJob
 
 _SPLIT = "split"
 """Folder of a bundle with the index files of the split that it was trained with."""
 _TEST_PART = "test_set.npy"
+_NOT_OF_THE_RUN = {"checkpoint_interval_s", "accumulate_steps"}
+"""Settings that do not make a run another one: how often it is saved, and in what parts it runs a step."""
 
 
 def train(
@@ -49,13 +54,12 @@ def train(
     cache_dir: CacheDirOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Train one configuration and export it as a bundle. The same command again continues a stopped run."""
+    """Train one configuration and export it as a bundle. The same command again continues a stopped run.
+
+    Ctrl-C, SIGTERM and SIGUSR1 stop it after the step under way, with exit code 75; a second one at once.
+    """
     experiment = load_experiment(config, overrides or [])
-    try:
-        bundle = train_and_export(experiment, data, save_path, workers, split=split, events=events)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command continues", err=True)
-        raise
+    bundle = train_and_export(experiment, data, save_path, workers, split=split, events=events)
     typer.echo(f"exported {bundle}")
     # Impulse responses are no calls to be located.
     recordings = [] if experiment.data.source_folder else data
@@ -82,39 +86,25 @@ def train_and_export(
         folder: Export exactly here instead of ``save_path/<name>/<number>``.
         split: Folder of a split to use.
         events: Index file of the events that take part.
+
+    Raises:
+        StoppedError: On SIGINT, SIGTERM or SIGUSR1, with the state saved.
+        KeyboardInterrupt: On a second one.
     """
     check_workers(experiment, workers)
     identity = _identity(experiment, data, split, events)
     run_dir = (save_path / ".runs" / f"{experiment.name}-{identity}").resolve()
-    from gerbil_tune.cli.training_data import (
-        check_augmentation,
-        describe,
-        open_training_data,
-        warn_of_changes,
-    )
-
-    opened = open_training_data(data, experiment.data, run_dir, split=split, events=events)
-    typer.echo(describe(opened))
-    check_augmentation(experiment.augmentation, opened.setup)
-    fingerprint = opened.splits.train.fingerprint()
+    from gerbil_tune.cli.training_data import open_training_data, warn_of_changes
     from gerbil_tune.training.export import export_bundle
     from gerbil_tune.training.job import TrainingJob
-    from gerbil_tune.training.ray_runtime import start_ray
-    from gerbil_tune.training.trainer import RAY_TRAIN_FOLDER, train_with_workers
+    from gerbil_tune.training.stopping import STOP_FILE, stop_on_signals
+    from gerbil_tune.training.trainer import RAY_TRAIN_FOLDER
 
-    start_ray()
-    import ray
-
-    _say_where_it_goes_on(run_dir, experiment.training.epochs)
-    job = TrainingJob(experiment, opened.setup, opened.splits, run_dir)
-    use_gpu = ray.cluster_resources().get("GPU", 0) >= 1
-    epochs = experiment.training.epochs
-    train_with_workers(
-        job,
-        num_workers=workers,
-        use_gpu=use_gpu,
-        on_epoch=lambda metrics: echo_epoch(metrics, epochs),
-    )
+    stop_file = run_dir / STOP_FILE
+    with stop_on_signals(stop_file, lambda said: typer.echo(said, err=True)) as listen_again:
+        opened = open_training_data(data, experiment.data, run_dir, split=split, events=events)
+        job = TrainingJob(experiment, opened.setup, opened.splits, run_dir, stop_file=stop_file)
+        fingerprint = _train(job, opened, workers, listen_again)
     bundle = export_bundle(
         job,
         save_path,
@@ -129,14 +119,40 @@ def train_and_export(
     return bundle
 
 
-def _say_where_it_goes_on(run_dir: Path, epochs: int) -> None:
-    from gerbil_tune.training.state import newest_place
+def _train(
+    job: "TrainingJob", opened: "TrainingData", workers: int, listen_again: Callable[[], None]
+) -> str:
+    """Train to the end; return the fingerprint of the data as they were when it began."""
+    from gerbil_tune.cli.training_data import check_augmentation, describe
+    from gerbil_tune.training.ray_runtime import start_ray
+    from gerbil_tune.training.trainer import end_if_asked, train_with_workers
 
-    place = newest_place(run_dir)
+    typer.echo(describe(opened))
+    check_augmentation(job.config.augmentation, opened.setup)
+    fingerprint = opened.splits.train.fingerprint()
+    end_if_asked(job)
+    start_ray()
+    listen_again()
+    import ray
+
+    _say_where_it_goes_on(job)
+    end_if_asked(job)
+    train_with_workers(
+        job,
+        num_workers=workers,
+        use_gpu=ray.cluster_resources().get("GPU", 0) >= 1,
+        on_epoch=lambda metrics: echo_epoch(metrics, job.config.training.epochs),
+    )
+    return fingerprint
+
+
+def _say_where_it_goes_on(job: "TrainingJob") -> None:
+    from gerbil_tune.training.checkpoints import newest_place
+    from gerbil_tune.training.trainer import describe_place
+
+    place = newest_place(job.run_dir)
     if place is not None:
-        epoch, step = place
-        steps = f" and step {step} of the next" if step else ""
-        typer.echo(f"continuing after epoch {epoch}/{epochs}{steps}")
+        typer.echo(f"continuing {describe_place(place, job)}")
 
 
 def _keep_split(run_dir: Path, splits: "Splits", bundle: Path) -> None:
@@ -206,8 +222,7 @@ def _identity(
 ) -> str:
     """Eight characters that a run shares with its own continuation and with no other."""
     what = [
-        # How often a run is saved does not make it another one.
-        experiment.model_dump(mode="json", exclude={"training": {"checkpoint_interval_s"}}),
+        experiment.model_dump(mode="json", exclude={"training": _NOT_OF_THE_RUN}),
         sorted(str(path.resolve()) for path in data),
         *(_content(file) for file in ([] if split is None else sorted(split.glob("**/*_set.npy")))),
         None if events is None else _content(events),

@@ -286,8 +286,21 @@ class TrainingConfig(ConfigModel):
     global_batch_size: PositiveInt = Field(
         64, description="Events a step, over all workers together."
     )
+    accumulate_steps: PositiveInt = Field(
+        1, description="Parts in which a worker runs its share of a step, to save memory."
+    )
     clip_norm: PositiveFloat | None = Field(
         1.0, description="Largest gradient norm; null: no clipping."
+    )
+    ema_decay: BelowOne | None = Field(
+        None,
+        description="Keep an average of the weights that decays by this factor a step, and use it instead"
+        " of the last ones; null: none.",
+    )
+    batch_norm: Literal["sync", "frozen", "local"] = Field(
+        "sync",
+        description="Statistics of batch norm: over the events of all workers, as after the first epoch,"
+        " or of each worker alone.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 autocast where the hardware gains from it."

@@ -1,4 +1,4 @@
-"""Why a loss or a prediction is not a number: the data, or else the training itself.
+"""Training that has failed: a value that is not a number, and why, or a loss that has exploded.
 
 Before training the audio of some events is looked at, for reading all of it takes long. Where training fails,
 all of it is worth reading.
@@ -6,16 +6,24 @@ all of it is worth reading.
 Legend: N events, K keypoints, D axes.
 """
 
+import math
+
 import numpy as np
 
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.data.checks.audio_scan import scan_audio
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.errors import DatasetError, NonFiniteLossError
+from gerbil_tune.training.checkpoints import Progress
+from gerbil_tune.training.job import TrainingJob
 
 _EVENTS_AT_A_TIME = 4096
 _MOST_BYTES = 64 * 1024**3
 """Audio that is read at most: some minutes' worth."""
+_EXPLODED_NATS = 100.0
+"""A training NLL so far above that of a model without knowledge is no noise of a few events."""
+_PATIENCE_EPOCHS, _PATIENCE_STEPS = 2, 50
+"""Of an exploded loss: the warm-up's first steps may be wild, and yet the run a good one."""
 
 
 def non_finite_error(what: str, events: EventSet, config: ExperimentConfig) -> NonFiniteLossError:
@@ -32,8 +40,52 @@ def non_finite_error(what: str, events: EventSet, config: ExperimentConfig) -> N
             f"{what}, because {cause}; gerbil-tune data check names all such events, and gerbil-tune data "
             "clean leaves them out"
         )
-    return NonFiniteLossError(
-        f"{what}; try a lower optimizer/learning_rate (it was {config.optimizer.learning_rate:g}) or "
+    return NonFiniteLossError(f"{what}; {_advice(config)}")
+
+
+def ignorant_nll(job: TrainingJob) -> float:
+    """Training NLL, in nats, of the arena's centre with a standard deviation of a quarter of its width.
+
+    About where every run begins, whatever its scaling and its seed.
+    """
+    locations_NKD = job.splits.train.locations_mm
+    assert locations_NKD is not None
+    sd_mm = min(job.setup.arena_mm) / 4
+    squares_NK = (np.asarray(locations_NKD, np.float64) ** 2).sum(axis=-1)
+    num_axes = locations_NKD.shape[-1]
+    return float(
+        num_axes * math.log(sd_mm * math.sqrt(2 * math.pi)) + squares_NK.mean() / (2 * sd_mm**2)
+    )
+
+
+def check_explosion(train_nll: float, num_steps: int, progress: Progress, job: TrainingJob) -> None:
+    """Count the epochs in a row in which the loss was far above its beginning, and give up after some.
+
+    Args:
+        train_nll: Mean over the epoch that has just ended.
+        num_steps: Its steps.
+        progress: Where they are counted.
+        job: Of the run.
+
+    Raises:
+        NonFiniteLossError: If the training NLL was more than 100 nats above that of a model without
+            knowledge for at least 2 epochs and 50 steps.
+    """
+    beginning = ignorant_nll(job)
+    exploded = train_nll > beginning + _EXPLODED_NATS
+    progress.exploded_epochs = progress.exploded_epochs + 1 if exploded else 0
+    epochs = progress.exploded_epochs
+    if epochs >= _PATIENCE_EPOCHS and epochs * num_steps >= _PATIENCE_STEPS:
+        raise NonFiniteLossError(
+            f"the loss exploded: the training NLL of epoch {progress.epoch + 1} is {train_nll:.3g}, "
+            f"after {epochs} epochs above {beginning + _EXPLODED_NATS:.3g}, where a model without any "
+            f"knowledge has {beginning:.3g}; {_advice(job.config)}"
+        )
+
+
+def _advice(config: ExperimentConfig) -> str:
+    return (
+        f"try a lower optimizer/learning_rate (it was {config.optimizer.learning_rate:g}) or "
         "training/clip_norm"
     )
 

@@ -1,10 +1,10 @@
-"""From a finished training run to a bundle: calibrate on the validation events, and write.
+"""From finished training runs to a bundle, of one or of several: calibrate on validation events, and write.
 
 The data are not read again, so a bundle comes of a run that ended even if they changed or went meanwhile.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from gerbil_tune import __version__
+from gerbil_tune.errors import DatasetError
 from gerbil_tune.evaluation.calibration import fit_covariance_scale
 from gerbil_tune.evaluation.score import score
-from gerbil_tune.models.bundle import save_bundle
+from gerbil_tune.models.bundle import read_bundle_config, save_bundle
+from gerbil_tune.models.bundle_files import PROVENANCE_FILE, read_covariance_scale, read_json
+from gerbil_tune.models.ensemble import mixture_moments, save_ensemble
 from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.loop import BEST_PREDICTIONS
 
@@ -36,8 +39,7 @@ def export_bundle(
         provenance: Where the run came from; data and package are added here.
         folder: Write exactly here instead.
     """
-    stored = load_file(job.run_dir / BEST_PREDICTIONS)
-    mean, covariance, truth = (stored[name] for name in ("mean", "covariance", "truth"))
+    mean, covariance, truth = _validation_predictions(job.run_dir)
     covariance_scale = float(fit_covariance_scale(mean, covariance, truth))
     metrics = score(mean, covariance * covariance_scale, truth)
     return save_bundle(
@@ -49,8 +51,7 @@ def export_bundle(
         covariance_scale=covariance_scale,
         provenance={
             **provenance,
-            "package_version": __version__,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **_here_and_now(),
             "data_files": sorted({str(file.path) for file in job.splits.train.files}),
             "data_fingerprint": data_fingerprint,
             "training_events": len(job.splits.train),
@@ -59,6 +60,64 @@ def export_bundle(
         },
         folder=folder,
     )
+
+
+def export_ensemble(members: Sequence[tuple[Path, Path]], root: Path) -> Path:
+    """Make an ensemble of exported runs and write it as ``root/<name>/<number>``; return that folder.
+
+    Args:
+        members: Run folder and bundle of each, at least two, of the same data and recording site.
+        root: Usually ``trained_models``.
+
+    Raises:
+        DatasetError: If their validation events differ.
+    """
+    means, covariances, truths = [], [], []
+    for run_dir, bundle in members:
+        mean, covariance, truth = _validation_predictions(run_dir)
+        means.append(mean)
+        covariances.append(covariance * read_covariance_scale(bundle))
+        truths.append(truth)
+        if not np.array_equal(truth, truths[0]):
+            raise DatasetError(
+                f"{run_dir} was validated on other events than {members[0][0]}; the members of an ensemble "
+                "must share them"
+            )
+    mean, covariance = mixture_moments(means, covariances)
+    covariance_scale = float(fit_covariance_scale(mean, covariance, truths[0]))
+    metrics = score(mean, covariance * covariance_scale, truths[0])
+    described = [read_json(bundle / PROVENANCE_FILE) for _, bundle in members]
+    own = {key: value for key, value in described[0].items() if key not in ("trial", "workers")}
+    return save_ensemble(
+        root / read_bundle_config(members[0][1])[0].name,
+        [bundle for _, bundle in members],
+        metrics={f"val_{name}": value for name, value in metrics.items()},
+        covariance_scale=covariance_scale,
+        provenance={
+            **own,
+            **_here_and_now(),
+            "members": [str(bundle) for _, bundle in members],
+            "member_trials": [provenance.get("trial") for provenance in described],
+        },
+    )
+
+
+def has_validation_predictions(run_dir: Path) -> bool:
+    """Whether a run's folder holds what an export needs of its validation."""
+    return (run_dir / BEST_PREDICTIONS).is_file()
+
+
+def _validation_predictions(run_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, covariance and truth, as ``BEST_PREDICTIONS`` keeps them."""
+    stored = load_file(run_dir / BEST_PREDICTIONS)
+    return stored["mean"], stored["covariance"], stored["truth"]
+
+
+def _here_and_now() -> dict[str, str]:
+    return {
+        "package_version": __version__,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
 
 
 def mean_location(job: TrainingJob) -> list[list[float]]:

@@ -6,7 +6,7 @@ or their audio is augmented. Computing them costs more than the network itself, 
 Letters: B batch, N events, K keypoints, D axes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -73,11 +73,18 @@ class FeatureBank:
         # By blocks of neighbours, not by what is asked for: which events are computed together shows in the
         # last bits, and a run that goes on asks in another order than one that was not interrupted.
         for block in np.unique(indices_B[~self._has[indices_B]] // _BATCH):
-            first = block * _BATCH
-            self._compute(np.arange(first, min(first + _BATCH, len(self._has))))
+            self._compute(block * _BATCH)
         rows_B = torch.from_numpy(np.asarray(indices_B, np.int64)).to(self._device)
         features = Features(None, self._lengths_N[rows_B], self._gcc_NPL[rows_B])
         return features, self._locations_NKD[rows_B]
+
+    def fill(self, stop: Callable[[], bool]) -> None:
+        """Compute what is missing, until ``stop`` says so."""
+        for first in range(0, len(self._has), _BATCH):
+            if stop():
+                return
+            if not self._has[first]:
+                self._compute(first)
 
     def batches(self, size: int) -> Iterator[tuple[Features, Tensor]]:
         """``get`` for all events in order, ``size`` at a time."""
@@ -85,7 +92,9 @@ class FeatureBank:
             yield self.get(np.arange(start, min(start + size, len(self._has))))
 
     @torch.no_grad()
-    def _compute(self, indices: np.ndarray) -> None:
+    def _compute(self, first: int) -> None:
+        """Compute the block that begins with an event."""
+        indices = np.arange(first, min(first + _BATCH, len(self._has)))
         batches = EvaluationBatches(
             self._events.subset(indices),
             crop_length=self._crop_length,

@@ -18,6 +18,7 @@ class TrainingJob:
         splits: Training and validation events.
         run_dir: Folder of checkpoints, weights and the history of metrics.
         metric: Validation metric whose lowest value marks the best weights.
+        stop_file: Training writes a checkpoint and ends when this file appears; None: it never does.
     """
 
     config: ExperimentConfig
@@ -25,3 +26,4 @@ class TrainingJob:
     splits: Splits
     run_dir: Path
     metric: str = "val_error_median_mm"
+    stop_file: Path | None = None

@@ -8,14 +8,19 @@ Ray instance on the machine that clean-up could not tell which one is meant.
 
 import logging
 import os
+import signal
 import socket
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gerbil_tune.errors import LaunchError
 
 _LOCAL_OBJECT_STORE_BYTES = 256 * 1024**2  # nothing large passes through it: data are memory-mapped
+
+_FOR_THE_DRIVER = (signal.SIGINT, signal.SIGUSR1)
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -82,15 +87,30 @@ def _start_local(num_cpus: int | None) -> None:
     if not os.environ.get("GLOO_SOCKET_IFNAME"):
         # One machine: the loopback always works, whatever its host name resolves to.
         worker_environment["GLOO_SOCKET_IFNAME"] = _loopback_interface()
-    ray.init(
-        num_cpus=num_cpus,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
-        runtime_env={"env_vars": worker_environment},
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with _signals_not_inherited():
+        ray.init(
+            num_cpus=num_cpus,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+            runtime_env={"env_vars": worker_environment},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+
+
+@contextmanager
+def _signals_not_inherited() -> Iterator[None]:
+    """Let the processes that are begun meanwhile not hear what asks this one to stop.
+
+    Ctrl-C goes to all processes of a terminal, and SLURM's warning may go to all of a job; the dashboard
+    would die of either, before the trials have written their checkpoints.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_DRIVER)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _free_port() -> int:

@@ -1,62 +1,24 @@
-"""The resumable state of a training run, on disk without pickle.
+"""The resumable state of a training run."""
 
-    <run_dir>/checkpoints/epoch-00003/state.safetensors   model, optimizer, best weights, random state
-                                      state.json          epoch, best value, metrics, optimizer's scalars
-    <run_dir>/checkpoints/epoch-00003-step-000120/...     the same, after 120 steps of the fourth epoch
-
-A checkpoint is written to a temporary folder and renamed: what has the final name is whole. The names sort by
-age.
-"""
-
-import json
-import shutil
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-CHECKPOINTS = "checkpoints"
-_KEEP = 2  # the newest, and one to fall back to
+from gerbil_tune.models.localizer import Localizer
+from gerbil_tune.training.averaging import WeightAverage
+from gerbil_tune.training.checkpoints import (
+    Checkpoint,
+    Progress,
+    whole_checkpoints,
+    write_checkpoint,
+)
 
-
-@dataclass
-class PartialEpoch:
-    """What was done of an epoch that has not ended.
-
-    Attributes:
-        step: Steps done.
-        loss_sum: Sum of their losses over all ranks.
-        num_events: Events that all ranks have seen in them.
-        seconds: Time they took.
-    """
-
-    step: int = 0
-    loss_sum: float = 0.0
-    num_events: int = 0
-    seconds: float = 0.0
-
-
-@dataclass
-class Progress:
-    """How far a run has come.
-
-    Attributes:
-        epoch: Epochs done.
-        partial: What is done of the next.
-        best_value: Lowest validation metric so far.
-        best_metrics: All metrics of that epoch.
-        last_metrics: What the newest epoch reported.
-    """
-
-    epoch: int = 0
-    partial: PartialEpoch = field(default_factory=PartialEpoch)
-    best_value: float = float("inf")
-    best_metrics: dict[str, float] = field(default_factory=dict)
-    last_metrics: dict[str, float] = field(default_factory=dict)
+_PARTS = ("model", "average", "best", "predictions", "optimizer", "random")
+_Groups = dict[str, list[dict[str, Any]]]
 
 
 @dataclass
@@ -70,81 +32,72 @@ class TrainState:
         best_weights: Weights of the best epoch, on the CPU.
         best_predictions: What they predicted of the validation events, so that the data need not be read
             again: mean, covariance and truth.
+        average: Of the model's weights, where the config asks for one.
     """
 
-    model: torch.nn.Module
+    model: Localizer
     optimizer: torch.optim.Optimizer
     progress: Progress
     best_weights: dict[str, Tensor]
     best_predictions: dict[str, Tensor] = field(default_factory=dict)
+    average: WeightAverage | None = None
+
+    @property
+    def result(self) -> Localizer:
+        """The model that is validated and exported: with the average of the weights, where there is one."""
+        return self.model if self.average is None else self.average.model
 
     def save(self, run_dir: Path) -> Path:
         """Write a checkpoint and drop old ones; return its folder."""
-        folder = run_dir / CHECKPOINTS
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / ".partial"
-        shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed here
-        temporary.mkdir()
-        tensors, scalars = _split_optimizer(self.optimizer)
-        tensors |= {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
-        tensors |= {f"predictions/{name}": value for name, value in self.best_predictions.items()}
-        tensors["random/cpu"] = torch.get_rng_state()
-        save_file(
-            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-            temporary / "state.safetensors",
-        )
-        content = {"progress": asdict(self.progress), "optimizer": scalars}
-        (temporary / "state.json").write_text(json.dumps(content))
-        name = f"epoch-{self.progress.epoch:05d}"
-        if self.progress.partial.step:
-            name += f"-step-{self.progress.partial.step:06d}"
-        target = folder / name
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
-        for old in sorted(folder.glob("epoch-*"))[:-_KEEP]:
-            shutil.rmtree(old, ignore_errors=True)
-        return target
+        optimizer, groups = _split_optimizer(self.optimizer)
+        parts: dict[str, Mapping[str, Tensor]] = {
+            "model": self.model.state_dict(),
+            "average": {} if self.average is None else self.average.state_dict(),
+            "best": self.best_weights,
+            "predictions": self.best_predictions,
+            "optimizer": optimizer,
+            "random": {"cpu": torch.get_rng_state()},
+        }
+        tensors = {
+            f"{part}/{name}": tensor.detach().cpu().contiguous().clone()
+            for part, named in parts.items()
+            for name, tensor in named.items()
+        }
+        return write_checkpoint(run_dir, Checkpoint(tensors, self.progress, groups))
 
     def load_newest(self, run_dir: Path) -> bool:
-        """Restore from the newest checkpoint that can be read; False if there is none."""
-        for folder in sorted((run_dir / CHECKPOINTS).glob("epoch-*"), reverse=True):
-            try:
-                tensors = load_file(folder / "state.safetensors")
-                content = json.loads((folder / "state.json").read_text())
-            except (OSError, ValueError, SafetensorError):
-                continue  # torn by a full disk or a lost file system: the one before it is whole
-            self._restore(tensors, content)
-            return True
+        """Restore from the newest checkpoint that can be read and fits; False if there is none."""
+        for checkpoint in whole_checkpoints(run_dir):
+            parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
+            for path, tensor in checkpoint.tensors.items():
+                part, _, name = path.partition("/")
+                parts.setdefault(part, {})[name] = tensor
+            if self._fits(parts, checkpoint.optimizer):
+                self._restore(parts, checkpoint)
+                return True
         return False
 
-    def _restore(self, tensors: dict[str, Tensor], content: dict[str, Any]) -> None:
-        parts: dict[str, dict[str, Tensor]] = {
-            "model": {},
-            "best": {},
-            "predictions": {},
-            "optimizer": {},
-            "random": {},
-        }
-        for name, tensor in tensors.items():
-            part, _, key = name.partition("/")
-            parts[part][key] = tensor
+    def _fits(self, parts: dict[str, dict[str, Tensor]], groups: _Groups) -> bool:
+        """Whether all of a checkpoint can be restored; nothing is changed before that is sure."""
+        weights = self.model.state_dict()
+        average = {} if self.average is None else self.average.state_dict()
+        return (
+            _are_alike(parts["model"], weights)
+            and _are_alike(parts["best"], weights)
+            and _are_alike(parts["average"], average)
+            and _are_alike(parts["random"], {"cpu": torch.get_rng_state()})
+            and _optimizer_fits(self.optimizer, parts["optimizer"], groups)
+        )
+
+    def _restore(self, parts: dict[str, dict[str, Tensor]], checkpoint: Checkpoint) -> None:
         self.model.load_state_dict(parts["model"])
+        if self.average is not None:
+            self.average.load_state_dict(parts["average"])
         self.best_weights = parts["best"]
         self.best_predictions = parts["predictions"]
-        _join_optimizer(self.optimizer, parts["optimizer"], content["optimizer"])
-        progress = dict(content["progress"])
-        partial = PartialEpoch(**progress.pop("partial", {}))
-        self.progress = Progress(partial=partial, **progress)
+        _join_optimizer(self.optimizer, parts["optimizer"])
+        self.progress = checkpoint.progress
         torch.set_rng_state(parts["random"]["cpu"])
-
-
-def newest_place(run_dir: Path) -> tuple[int, int] | None:
-    """Epochs done, and steps of the next one, at which a run goes on; None where it begins."""
-    for folder in sorted((run_dir / CHECKPOINTS).glob("epoch-*"), reverse=True):
-        _, epoch, *step = folder.name.split("-")
-        return int(epoch), int(step[1]) if step else 0
-    return None
 
 
 def cpu_weights(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -152,18 +105,21 @@ def cpu_weights(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
-def remove_checkpoints(run_dir: Path) -> None:
-    """Delete the checkpoints of a run that needs none any more."""
-    shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
+def _are_alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    """Whether two sets of tensors have the same names, shapes and types."""
+    return found.keys() == wanted.keys() and all(
+        found[name].shape == tensor.shape and found[name].dtype == tensor.dtype
+        for name, tensor in wanted.items()
+    )
 
 
 def _split_optimizer(
     optimizer: torch.optim.Optimizer,
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+) -> tuple[dict[str, Tensor], _Groups]:
     """Split an optimizer's state into tensors by name and JSON-able rest."""
     state = optimizer.state_dict()
     tensors = {
-        f"optimizer/{index}/{name}": value
+        f"{index}/{name}": value
         for index, entries in state["state"].items()
         for name, value in entries.items()
         if isinstance(value, Tensor)
@@ -171,11 +127,34 @@ def _split_optimizer(
     return tensors, {"param_groups": state["param_groups"]}
 
 
-def _join_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], scalars: dict[str, Any]
-) -> None:
+def _optimizer_fits(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: _Groups
+) -> bool:
+    own = optimizer.state_dict()["param_groups"]
+    stored = groups.get("param_groups", [])
+    if [group["params"] for group in own] != [group.get("params") for group in stored]:
+        return False
+    if any(own_group.keys() != group.keys() for own_group, group in zip(own, stored, strict=True)):
+        return False
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, tensor in tensors.items():
+        index = name.partition("/")[0]
+        if not index.isdecimal() or int(index) >= len(parameters):
+            return False
+        is_counter = tensor.ndim == 0
+        if not is_counter and tensor.shape != parameters[int(index)].shape:
+            return False
+    return True
+
+
+def _join_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Restore the state of each parameter.
+
+    The settings stay those of the config: a copy of another run may have others.
+    """
     entries: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition("/")
         entries.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": entries, "param_groups": scalars["param_groups"]})
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": entries, "param_groups": groups})

@@ -3,7 +3,7 @@
 Letters: B batch, K keypoints, D axes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +37,9 @@ class TrainingSteps(Protocol):
     """
 
     num_steps: int
+
+    def prepare(self, stop: Callable[[], bool]) -> None:
+        """Do what takes long before the first step; as soon as ``stop`` says so, leave the rest undone."""
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[StepInput]:
         """Inputs of one epoch from a step on, in an order that depends on seed and epoch alone."""
@@ -86,6 +89,9 @@ class StreamedSteps:
         )
         self.num_steps = self._batches.num_steps
 
+    def prepare(self, stop: Callable[[], bool]) -> None:
+        """Nothing."""
+
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[StepInput]:
         """Inputs of one epoch from a step on."""
         for on_host in read_ahead(self._batches.epoch(epoch, start_step), self._device):
@@ -113,7 +119,7 @@ class StreamedSteps:
 
 
 class BankedSteps:
-    """Takes features from memory; reads audio in the first epochs alone."""
+    """Takes features from memory; reads audio before the first step alone."""
 
     def __init__(
         self,
@@ -132,6 +138,10 @@ class BankedSteps:
             model, events, crop_length=config.data.crop_length, device=session.device
         )
         self.num_steps = len(self._schedule(0))
+
+    def prepare(self, stop: Callable[[], bool]) -> None:
+        """Compute the features of all events."""
+        self._bank.fill(stop)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[StepInput]:
         """Inputs of one epoch from a step on."""
@@ -156,7 +166,9 @@ class ValidationSet:
     def __init__(self, model: Localizer, job: TrainingJob, session: TrainingSession) -> None:
         self._model = model
         self._session = session
-        self._batch = max(1, job.config.training.global_batch_size // session.world_size)
+        training = job.config.training
+        most = training.global_batch_size // session.world_size
+        self._batch = max(1, most // training.accumulate_steps)
         self._crop_length = job.config.data.evaluation_crop_length
         self._events = job.splits.validation
         self._seed = job.config.training.seed
@@ -179,26 +191,43 @@ class ValidationSet:
         if self._bank is not None:
             yield from self._bank.batches(self._batch)
             return
-        batches = EvaluationBatches(
-            self._events,
-            crop_length=samples_to_read(self._events, self._crop_length),
-            per_worker_batch_size=self._batch,
-            world_size=self._session.world_size,
-            rank=self._session.rank,
-            pin_memory=self._session.device.type == "cuda",
-            with_statistics=self._model.uses_statistics,
+        batches = self._read(
+            self._events, self._batch, self._session.world_size, self._session.rank
         )
         for on_host in read_ahead(iter(batches), self._session.device):
-            batch = on_host.to(self._session.device)
-            if self._sounds is not None:
-                batch = self._sounds.render(
-                    batch, seed=self._seed, epoch=None, max_samples=self._crop_length
-                )
+            batch = self._render(on_host)
             assert batch.locations_BKD_mm is not None
             features = self._model.extract_features(
                 batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC, may_overwrite=True
             )
             yield features, batch.locations_BKD_mm
+
+    def audio(self, num_events: int) -> Batch:
+        """One batch of the first events, at most ``num_events``, on the device."""
+        events = self._events.subset(np.arange(min(num_events, len(self._events))))
+        return self._render(next(iter(self._read(events, num_events))))
+
+    def _read(
+        self, events: EventSet, size: int, world_size: int = 1, rank: int = 0
+    ) -> EvaluationBatches:
+        return EvaluationBatches(
+            events,
+            crop_length=samples_to_read(events, self._crop_length),
+            per_worker_batch_size=size,
+            world_size=world_size,
+            rank=rank,
+            pin_memory=self._session.device.type == "cuda",
+            with_statistics=self._model.uses_statistics,
+        )
+
+    def _render(self, on_host: Batch) -> Batch:
+        """The batch on the device; impulse responses as the recordings that they stand for."""
+        batch = on_host.to(self._session.device)
+        if self._sounds is None:
+            return batch
+        return self._sounds.render(
+            batch, seed=self._seed, epoch=None, max_samples=self._crop_length
+        )
 
 
 def samples_to_read(events: EventSet, crop_length: int) -> int:

@@ -2,16 +2,26 @@
 
 import json
 import math
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gerbil_tune.errors import GerbilTuneError, LaunchError
+from gerbil_tune.errors import (
+    ConfigError,
+    GerbilTuneError,
+    LaunchError,
+    NonFiniteLossError,
+    StoppedError,
+)
+from gerbil_tune.training.checkpoints import HISTORY, newest_place
 from gerbil_tune.training.job import TrainingJob
-from gerbil_tune.training.loop import HISTORY, train_loop
+from gerbil_tune.training.loop import train_loop
+from gerbil_tune.training.memory import out_of_memory
+from gerbil_tune.training.session import StopFile
+from gerbil_tune.training.stopping import any_rank
+from gerbil_tune.training.worker_error import forget_error, is_own_error, note_error, noted_error
 
 if TYPE_CHECKING:
     import torch
@@ -19,13 +29,16 @@ if TYPE_CHECKING:
 RAY_TRAIN_FOLDER = ".ray_train"
 """Beside the run folders: what Ray Train keeps for itself, a folder a run."""
 
+NumWorkers = int | tuple[int, int]
+"""DDP ranks: a number, or the fewest and the most between which the group follows the cluster's size."""
+
 _POLL_S = 0.25
 
 
 class RayTrainSession:
     """A worker of a Ray Train group; construct it inside the worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop_file: Path | None) -> None:
         import ray.train
         import ray.train.torch
 
@@ -33,6 +46,7 @@ class RayTrainSession:
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
+        self._stop = StopFile(stop_file)
 
     def report(self, metrics: dict[str, float]) -> None:
         """Report to the Train controller; a barrier over all ranks."""
@@ -40,21 +54,36 @@ class RayTrainSession:
 
         ray.train.report(dict(metrics))
 
+    def stop_requested(self) -> bool:
+        """Whether the stop file is there."""
+        return self._stop.is_there()
+
 
 def train_worker(loop_config: dict[str, Any]) -> None:
     """Run the loop on one worker of the group."""
     import torch
 
-    session = RayTrainSession()
+    job: TrainingJob = loop_config["job"]
+    session = RayTrainSession(job.stop_file)
     if session.device.type == "cpu":
         torch.set_num_threads(max(1, math.floor(loop_config["cpus_per_worker"])))
-    train_loop(loop_config["job"], session)
+    # Ray has begun anew after an error that would come again: on all ranks or on none.
+    if any_rank(noted_error(job.run_dir) is not None, session):
+        return
+    try:
+        train_loop(job, session)
+    except NonFiniteLossError as error:
+        note_error(job.run_dir, error)  # all ranks raise it, so the group just ends
+    except Exception as error:
+        if is_own_error(error):
+            note_error(job.run_dir, error)
+        raise  # other ranks may wait for this one, until Ray ends them
 
 
 def make_torch_trainer(
     job: TrainingJob,
     *,
-    num_workers: int,
+    num_workers: NumWorkers,
     use_gpu: bool,
     cpus_per_worker: float = 1,
     callbacks: list[Any] | None = None,
@@ -89,10 +118,34 @@ def make_torch_trainer(
     )
 
 
+def fit(trainer: Any, job: TrainingJob) -> None:
+    """Run a worker group until the job is done or was asked to stop; crashes of workers are tried again.
+
+    Args:
+        trainer: From ``make_torch_trainer``.
+        job: What it trains.
+
+    Raises:
+        GerbilTuneError: What the loop raised, or LaunchError for a failure of the group; not tried again.
+        MemoryError: If a worker ran out of memory; not tried again.
+    """
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    forget_error(job.run_dir)
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        if noted_error(job.run_dir) is None and not asked_to_stop(job):
+            raise root_error(error) from None
+    own = noted_error(job.run_dir)
+    if own is not None:
+        raise own
+
+
 def train_with_workers(
     job: TrainingJob,
     *,
-    num_workers: int,
+    num_workers: NumWorkers,
     use_gpu: bool,
     on_epoch: Callable[[dict[str, float]], None] = lambda metrics: None,
 ) -> None:
@@ -105,37 +158,110 @@ def train_with_workers(
         on_epoch: Called in this process with each epoch's metrics.
 
     Raises:
+        StoppedError: If the job's stop file appeared before the end.
         GerbilTuneError: What the loop raised; LaunchError for any other failure of the group.
-        KeyboardInterrupt: On Ctrl-C, once the group has stopped.
+        KeyboardInterrupt: At once, while the group ends by itself or with this process.
     """
-    from ray.train.v2.api.exceptions import TrainingFailedError
-
-    check_cluster(num_workers=num_workers, use_gpu=use_gpu)
+    check_shares(job, num_workers)
+    check_cluster(num_workers=fewest(num_workers), use_gpu=use_gpu)
     trainer = make_torch_trainer(job, num_workers=num_workers, use_gpu=use_gpu)
     try:
-        with followed_history(job.run_dir, on_epoch), interrupted_as_usual():
-            trainer.fit()
-    except TrainingFailedError as error:
-        raise root_error(error) from None
-
-
-@contextmanager
-def interrupted_as_usual() -> Iterator[None]:
-    """Make of Ctrl-C what it is elsewhere.
-
-    Ray Train's own handler stops the workers and then the process, with exit code 1 and without a word; and
-    it stays behind, where it would swallow a later Ctrl-C.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
+        with followed_history(job.run_dir, on_epoch):
+            # In the main thread Ray Train would take SIGINT for itself, and keep it.
+            in_a_thread(lambda: fit(trainer, job))
+    except MemoryError as error:
+        raise LaunchError(
+            f"a worker ran out of memory ({str(error)[:300]}); --set training/accumulate_steps="
+            f"{2 * job.config.training.accumulate_steps} takes half as much for a step"
+        ) from None
+    place = newest_place(job.run_dir)
+    if place is not None and place[0] >= job.config.training.epochs:
         return
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
-    finally:
-        signal.signal(signal.SIGINT, before)
+    end_if_asked(job)
+    raise LaunchError(
+        f"the worker group ended {describe_place(place, job)}, as seen from here; put {job.run_dir} on "
+        "storage that all workers share"
+    )
+
+
+def asked_to_stop(job: TrainingJob) -> bool:
+    """Whether the job's stop file is there."""
+    return job.stop_file is not None and job.stop_file.exists()
+
+
+def end_if_asked(job: TrainingJob) -> None:
+    """End a run that has not reached its last epoch.
+
+    Raises:
+        StoppedError: If the job's stop file is there.
+    """
+    if asked_to_stop(job):
+        place = describe_place(newest_place(job.run_dir), job)
+        raise StoppedError(f"stopped {place}; the same command goes on")
+
+
+def describe_place(place: tuple[int, int] | None, job: TrainingJob) -> str:
+    """Where a run goes on, such as ``after epoch 3/20 and step 12 of the next``."""
+    epoch, step = place or (0, 0)
+    steps = f" and step {step} of the next" if step else ""
+    return f"after epoch {epoch}/{job.config.training.epochs}{steps}"
+
+
+def in_a_thread(work: Callable[[], None]) -> None:
+    """Do something in another thread, while this one takes signals.
+
+    Raises:
+        BaseException: What ``work`` raised; KeyboardInterrupt at once, while the work goes on.
+    """
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_POLL_S)
+    if raised:
+        raise raised[0]
+
+
+def fewest(num_workers: NumWorkers) -> int:
+    """The least number of ranks."""
+    return num_workers if isinstance(num_workers, int) else num_workers[0]
+
+
+def elastic_workers(global_batch_size: int, most: int) -> NumWorkers:
+    """The most workers that share a batch evenly, and as many fewer as do so without a gap.
+
+    Args:
+        global_batch_size: Events of a step.
+        most: Workers for which there is room.
+    """
+    high = max(n for n in range(1, max(1, most) + 1) if global_batch_size % n == 0)
+    low = high
+    while low > 1 and global_batch_size % (low - 1) == 0:
+        low -= 1
+    return high if low == high else (low, high)
+
+
+def check_shares(job: TrainingJob, num_workers: NumWorkers) -> None:
+    """Refuse numbers of workers that do not divide the batch.
+
+    Raises:
+        ConfigError: Naming both.
+    """
+    batch = job.config.training.global_batch_size
+    low, high = (num_workers, num_workers) if isinstance(num_workers, int) else num_workers
+    uneven = [n for n in range(low, high + 1) if batch % n]
+    if uneven:
+        raise ConfigError(
+            f"training/global_batch_size is {batch}, which {uneven[0]} workers cannot share evenly; take "
+            f"another number of workers, or --set training/global_batch_size={batch + -batch % uneven[0]}"
+        )
 
 
 def check_cluster(*, num_workers: int, use_gpu: bool, cpus_per_worker: float = 1) -> None:
@@ -156,7 +282,7 @@ def check_cluster(*, num_workers: int, use_gpu: bool, cpus_per_worker: float = 1
             )
 
 
-def root_error(error: Exception) -> GerbilTuneError:
+def root_error(error: Exception) -> GerbilTuneError | MemoryError:
     """Find the loop's own error inside Ray's, or describe Ray's in one sentence."""
     failures = getattr(error, "worker_failures", None) or {}
     for failure in failures.values():
@@ -166,6 +292,8 @@ def root_error(error: Exception) -> GerbilTuneError:
                 return cause
             cause = getattr(cause, "cause", None) or cause.__cause__
     text = " ".join(str(error).split())
+    if any(out_of_memory(failure) for failure in failures.values()):
+        return MemoryError(text[-600:])
     return LaunchError(f"the worker group failed: {text[-600:]}")
 
 

@@ -1,20 +1,25 @@
 """What a run keeps of an epoch under way, and when: so that it can go on at the next step.
 
 The state of a run is the same on all ranks after each step, but for two things. Each has a sum of losses of
-its own, so they are joined before they are saved. Each has running statistics of batch norm of its own, but
-DDP gives all those of rank 0 at the next step, and rank 0 is the one that saves.
+its own, so they are joined before they are saved. With local batch norm each has running statistics of its
+own, but DDP gives all those of rank 0 at the next step, and rank 0 is the one that saves.
+
+Nothing in it depends on the number of ranks, so a run may go on with another number.
 """
 
 import math
 import time
+from enum import IntEnum
 
 import torch
 import torch.distributed
 from torch import Tensor
 
 from gerbil_tune.errors import NonFiniteLossError
+from gerbil_tune.training.checkpoints import PartialEpoch
 from gerbil_tune.training.session import TrainingSession
-from gerbil_tune.training.state import PartialEpoch
+
+_LONGEST_WITHOUT_LOOK_S = 1.0
 
 
 class EpochTally:
@@ -39,7 +44,7 @@ class EpochTally:
         """Count a step of this rank without waiting for the device."""
         self._steps += 1
         self._events += num_events * self._session.world_size
-        self._loss_sum += loss
+        self._loss_sum += loss.double() * num_events
 
     def joined(self) -> PartialEpoch:
         """What all ranks have done of the epoch; every rank must ask, and gets the same.
@@ -60,12 +65,20 @@ class EpochTally:
         )
 
 
-class CheckpointClock:
-    """Says after which steps to save within an epoch, alike on all ranks.
+class Due(IntEnum):
+    """What is to be done after a step."""
 
-    Time is that of rank 0. Alone it looks at the clock after every step. Several ranks look together, for
-    which they have to wait for each other: rank 0 tells all whether to save, and after how many steps to look
-    again, which is about when the next checkpoint will be due.
+    NOTHING = 0
+    SAVE = 1
+    STOP = 2
+
+
+class CheckpointClock:
+    """Says after which steps to save within an epoch or to stop, alike on all ranks.
+
+    What rank 0 says counts. Alone it looks at the clock and the stop request after every step. Several ranks
+    look together, for which they have to wait for each other: rank 0 tells all what to do, and after how many
+    steps to look again, which is about a second later, or when the next checkpoint will be due.
 
     Args:
         interval_s: Least time between checkpoints.
@@ -83,23 +96,28 @@ class CheckpointClock:
         """Count from now, when a checkpoint was written."""
         self._saved = time.perf_counter()
 
-    def is_due(self) -> bool:
-        """Whether to save; every rank asks after every step."""
+    def due(self) -> Due:
+        """What is to be done; every rank asks after every step."""
         if self._session.world_size == 1:
-            return time.perf_counter() - self._saved >= self._interval_s
+            return self._due(time.perf_counter())
         self._steps_since_look += 1
         if self._steps_since_look < self._look_after:
-            return False
+            return Due.NOTHING
         answer = torch.tensor(self._look(), device=self._session.device)
         torch.distributed.broadcast(answer, src=0)
-        is_due, self._look_after = answer.tolist()
+        due, self._look_after = answer.tolist()
         self._looked, self._steps_since_look = time.perf_counter(), 0
-        return bool(is_due)
+        return Due(due)
+
+    def _due(self, now: float) -> Due:
+        if self._session.stop_requested():
+            return Due.STOP
+        return Due.SAVE if now - self._saved >= self._interval_s else Due.NOTHING
 
     def _look(self) -> tuple[int, int]:
-        """Whether to save, and after how many steps to look again; that of rank 0 counts."""
+        """What is due, and after how many steps to look again; that of rank 0 counts."""
         now = time.perf_counter()
-        is_due = now - self._saved >= self._interval_s
-        left_s = self._interval_s if is_due else self._interval_s - (now - self._saved)
-        step_s = (now - self._looked) / self._steps_since_look
-        return int(is_due), max(1, int(min(left_s / max(step_s, 1e-6), 1e6)))
+        due = self._due(now)
+        left_s = self._interval_s if due else self._interval_s - (now - self._saved)
+        step_s = max((now - self._looked) / self._steps_since_look, 1e-6)
+        return int(due), max(1, int(min(left_s, _LONGEST_WITHOUT_LOOK_S) / step_s))

@@ -21,12 +21,15 @@ from gerbil_tune.data.splits.splits import Splits
 from gerbil_tune.errors import LaunchError, NonFiniteLossError
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.localizer import Localizer
-from gerbil_tune.training import loop
+from gerbil_tune.training import loop, session, within_epoch
+from gerbil_tune.training.checkpoints import CHECKPOINTS, Progress, newest_place
 from gerbil_tune.training.job import TrainingJob
-from gerbil_tune.training.loop import evaluate, make_optimizer, optimizer_step, train_loop
+from gerbil_tune.training.loop import train_loop
+from gerbil_tune.training.optimizer import make_optimizer, optimizer_step
 from gerbil_tune.training.session import InProcessSession
-from gerbil_tune.training.state import CHECKPOINTS, Progress, TrainState, cpu_weights
+from gerbil_tune.training.state import TrainState, cpu_weights
 from gerbil_tune.training.steps import ValidationSet, make_training_steps
+from gerbil_tune.training.validation import evaluate
 
 WORLD_SIZE = 2
 CPU = torch.device("cpu")
@@ -46,13 +49,29 @@ MODELS = {
     "batch-norm": {"kind": "simplenet", "conv": {**STACK, "normalization": "batch"}},
 }
 
+CASES = {
+    **{name: (name, {}, 32) for name in MODELS},
+    # Three parts of four events each worker has: of two, one and one.
+    **{
+        f"{name}-parts": (name, {"accumulate_steps": 3}, 32)
+        for name in MODELS
+        if name != "batch-norm"
+    },
+    "batch-norm-few": ("batch-norm", {}, 6),
+    "gcc-net-few": ("gcc-net", {"accumulate_steps": 2}, 6),
+    "batch-norm-frozen-parts": ("batch-norm", {"batch_norm": "frozen", "accumulate_steps": 3}, 32),
+}
+"""Model, training section and number of training events of what is compared with one worker."""
+
 KINDS = ("polarity", "gain", "noise", "low_frequency", "mask", "dropout", "shift")
 AUGMENTATION = {**{f"{kind}_prob": 0.3 for kind in KINDS}, "shift_ms": 0.5}
 
 
-def make_job(folder, run, name, events="events.h5", **training):
+def make_job(folder, run, name, events="events.h5", num_training=32, stop_file=None, **training):
     events = open_events(folder / events)
-    splits = Splits(events.subset(np.arange(32)), events.subset(np.arange(32, len(events))), None)
+    splits = Splits(
+        events.subset(np.arange(num_training)), events.subset(np.arange(32, len(events))), None
+    )
     config = ExperimentConfig.model_validate(
         {
             "data": {"crop_length": 500},
@@ -67,11 +86,11 @@ def make_job(folder, run, name, events="events.h5", **training):
             },
         }
     )
-    return TrainingJob(config, SETUP, splits, folder / run)
+    return TrainingJob(config, SETUP, splits, folder / run, stop_file=stop_file)
 
 
-def make_session(rank, world_size, report=lambda metrics: None):
-    return InProcessSession(report, CPU, rank=rank, world_size=world_size)
+def make_session(rank, world_size, report=lambda metrics: None, stop_file=None):
+    return InProcessSession(report, CPU, rank=rank, world_size=world_size, stop_file=stop_file)
 
 
 def train(job, rank, world_size, on_report=lambda metrics: None):
@@ -79,33 +98,37 @@ def train(job, rank, world_size, on_report=lambda metrics: None):
     reports = []
 
     def report(metrics):
-        timing = ("epoch_s", "train_events_per_s")
+        timing = ("epoch_s", "train_events_per_s", "predict_ms_per_event")
         reports.append({k: v for k, v in metrics.items() if k not in timing})
         on_report(metrics)
 
-    train_loop(job, make_session(rank, world_size, report))
+    train_loop(job, make_session(rank, world_size, report, job.stop_file))
     return reports
 
 
 def first_gradients(job, rank, world_size):
-    """Gradients of the first step, and the weights after three."""
+    """Gradients of the first step, and the weights after three; of the second epoch if it is frozen there."""
     torch.manual_seed(3)
     model = Localizer(job.config, SETUP).train()
     network = DistributedDataParallel(model.network) if world_size > 1 else model.network
     state = TrainState(model, make_optimizer(job.config.optimizer, model), Progress(), {})
     session = make_session(rank, world_size)
+    training = job.config.training
+    state.progress.epoch = int(training.batch_norm == "frozen")
+    loop.choose_statistics(state, job.config, session)
     steps = make_training_steps(job.config, SETUP, job.splits.train, model, session)
     gradients = {}
     for step, (features, locations_BKD) in zip(range(3), steps.epoch(0), strict=False):
-        optimizer_step(state, network, features, locations_BKD, clip_norm=None)
+        parts = training.accumulate_steps if world_size > 1 else 1
+        optimizer_step(state, network, features, locations_BKD, None, parts)
         if step == 0:
             gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
     return gradients, cpu_weights(model)
 
 
 def compare_gradients(folder, rank):
-    for name in MODELS:
-        job = make_job(folder, "unused", name)
+    for name, (model, training, num_training) in CASES.items():
+        job = make_job(folder, "unused", model, num_training=num_training, **training)
         gradients, weights = first_gradients(job, rank, WORLD_SIZE)
         save_file(gradients, folder / f"gradients-{name}-{rank}.safetensors")
         save_file(weights, folder / f"weights-{name}-{rank}.safetensors")
@@ -177,6 +200,69 @@ def resume_within_an_epoch(folder, rank):
     return reports
 
 
+def stop(folder, rank):
+    """Rank 0 alone sees the request, in the midst of an epoch; then both go on."""
+    stop_file = folder / "stop-now"
+    job = make_job(
+        folder, "stopped", "gcc-net", stop_file=stop_file if rank == 0 else None, ema_decay=0.9
+    )
+
+    steps = iter(range(1, 13))
+
+    def asking_step(*arguments):
+        if next(steps) == 6 and rank == 0:
+            stop_file.touch()
+        return optimizer_step(*arguments)
+
+    loop.optimizer_step = asking_step
+    session._LOOK_INTERVAL_S = within_epoch._LONGEST_WITHOUT_LOOK_S = 0.0
+    begun = train(job, rank, WORLD_SIZE)
+    loop.optimizer_step = optimizer_step
+    torch.distributed.barrier()
+    place = newest_place(job.run_dir)
+    torch.distributed.barrier()
+    stop_file.unlink(missing_ok=True)
+    torch.distributed.barrier()
+    ended = train(make_job(folder, "stopped", "gcc-net", ema_decay=0.9), rank, WORLD_SIZE)
+    undisturbed = train(make_job(folder, "average", "gcc-net", ema_decay=0.9), rank, WORLD_SIZE)
+    return {"begun": begun, "place": place, "ended": ended, "undisturbed": undisturbed}
+
+
+def change_workers(folder, rank):
+    """The run of one goes on with two, and that of two with one, in the midst of an epoch and after it."""
+    results = {}
+    for first, second in ((1, 2), (2, 1)):
+        for step in (7, 9):  # the third step of the second epoch; the first of the third
+            job = make_job(folder, f"elastic-{first}-{step}", "gcc-net", checkpoint_interval_s=1e-9)
+            reports = []
+            for world_size, dies_at in ((first, step), (second, None)):
+                if rank < world_size:
+                    reports += train_until(job, rank, world_size, dies_at)
+                torch.distributed.barrier()
+            results[f"{first} then {second} from step {step}"] = reports
+    return results
+
+
+def train_until(job, rank, world_size, dies_at):
+    """Train to the end, or die before a step."""
+    reports = []
+    steps = iter(range(1, 1000))
+
+    def killed_step(*arguments):
+        if next(steps) == dies_at:
+            raise KilledError
+        return optimizer_step(*arguments)
+
+    loop.optimizer_step = killed_step
+    try:
+        train(job, rank, world_size, reports.append)
+    except KilledError:
+        pass
+    finally:
+        loop.optimizer_step = optimizer_step
+    return reports
+
+
 def see_different_checkpoints(folder, rank):
     """Rank 0 finds a finished run, the other one nothing."""
     job = make_job(folder, "two-gcc-net" if rank == 0 else "elsewhere", "gcc-net")
@@ -207,6 +293,8 @@ def main():
     torch.distributed.barrier()
     results["resumed"] = resume(folder, rank)
     results["within"] = resume_within_an_epoch(folder, rank)
+    results["stopped"] = stop(folder, rank)
+    results["elastic"] = change_workers(folder, rank)
     results["elsewhere"] = see_different_checkpoints(folder, rank)
     results["diverged"] = diverge(folder, rank)
     torch.distributed.destroy_process_group()

@@ -13,7 +13,14 @@ import torch
 from safetensors.torch import load_file
 
 WORKER = Path(__file__).with_name("ddp_worker.py")
-MODELS = ("gcc-net", "simplenet", "densenet", "corrnet")
+MODELS = ("gcc-net", "simplenet", "densenet", "corrnet", "batch-norm")
+CASES = (
+    *MODELS,
+    *(f"{name}-parts" for name in MODELS if name != "batch-norm"),
+    "batch-norm-few",
+    "gcc-net-few",
+    "batch-norm-frozen-parts",
+)
 NUM_EVENTS, LENGTH = 53, 400
 TIMEOUT_S = 240
 
@@ -72,7 +79,7 @@ def largest(tensors):
     return max(float(tensor.abs().max()) for tensor in tensors.values())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CASES)
 def test_gradients_of_two_are_those_of_one_on_the_joined_batch(group, name):
     folder, _ = group
     first, second, alone = (
@@ -85,7 +92,7 @@ def test_gradients_of_two_are_those_of_one_on_the_joined_batch(group, name):
         )
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CASES)
 def test_weights_stay_equal_on_both_ranks_and_to_those_of_one(group, name):
     folder, _ = group
     first, second, alone = (
@@ -108,6 +115,31 @@ def test_a_run_of_two_is_a_run_of_one(group):
     _, (first, _) = group
     for two, one in zip(first["gcc-net"], first["alone"], strict=True):
         assert two == pytest.approx(one, rel=5e-3, abs=1e-6)
+
+
+def test_a_run_goes_on_with_another_number_of_workers(group):
+    """Every step is done once, in the same order: the whole run is that of one worker."""
+    _, (first, _) = group
+    alone = {report["epoch"]: report for report in first["alone"]}
+    assert len(first["elastic"]) == 4
+    for reports in first["elastic"].values():
+        assert {report["epoch"] for report in reports} == {1, 2, 3}
+        for report in reports:
+            timing = {"epoch_s", "train_events_per_s", "predict_ms_per_event"}
+            scores = {k: v for k, v in report.items() if k not in timing}
+            assert scores == pytest.approx(alone[report["epoch"]], rel=5e-3, abs=1e-6)
+
+
+def test_both_ranks_stop_when_rank_0_is_asked(group):
+    folder, results = group
+    for stopped in (result["stopped"] for result in results):
+        assert [report["epoch"] for report in stopped["begun"]] == [1]
+        assert stopped["place"] == [1, 2]
+        assert stopped["begun"] + stopped["ended"][1:] == stopped["undisturbed"]
+    weights = [
+        load_file(folder / run / "best_weights.safetensors") for run in ("stopped", "average")
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 @pytest.mark.parametrize("name", ["gcc-net", "batch-norm"])

@@ -7,11 +7,27 @@ import pytest
 from typer.testing import CliRunner
 
 from gerbil_tune.cli.app import app
-from gerbil_tune.cli.train import _keep_split, _say_where_it_goes_on, evaluation_command
+from gerbil_tune.cli.train import (
+    _identity,
+    _keep_split,
+    _say_where_it_goes_on,
+    evaluation_command,
+)
 from gerbil_tune.cli.training_data import TrainingData, open_training_data, warn_of_changes
-from gerbil_tune.config.schema import DataConfig
-from gerbil_tune.data.splits.splits import load_splits
+from gerbil_tune.config.load import load_experiment
+from gerbil_tune.config.schema import DataConfig, ExperimentConfig
+from gerbil_tune.data.splits.splits import Splits, load_splits
+from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.tracking.store import known_warnings_ignored
+from gerbil_tune.training.checkpoints import (
+    Checkpoint,
+    PartialEpoch,
+    Progress,
+    write_checkpoint,
+)
+from gerbil_tune.training.job import TrainingJob
+
+SETUP = RecordingSetup(4, 50_000.0, (572.0, 356.0))
 
 
 @pytest.fixture
@@ -112,19 +128,31 @@ def test_data_that_changed_meanwhile_are_told(make_event_file, folder, capsys, h
 
 
 @pytest.mark.parametrize(
-    ("checkpoints", "told"),
+    ("places", "told"),
     [
         ([], ""),
-        (["epoch-00002", "epoch-00003"], "continuing after epoch 3/9\n"),
-        (
-            ["epoch-00003", "epoch-00003-step-000120"],
-            "continuing after epoch 3/9 and step 120 of the next\n",
-        ),
-        (["epoch-00003-step-000120", "epoch-00004"], "continuing after epoch 4/9\n"),
+        ([(2, 0), (3, 0)], "continuing after epoch 3/9\n"),
+        ([(3, 0), (3, 120)], "continuing after epoch 3/9 and step 120 of the next\n"),
+        ([(3, 120), (4, 0)], "continuing after epoch 4/9\n"),
     ],
 )
-def test_where_a_run_goes_on_is_told(folder, capsys, checkpoints, told):
-    for name in checkpoints:
-        (folder / "run" / "checkpoints" / name).mkdir(parents=True)
-    _say_where_it_goes_on(folder / "run", 9)
+def test_where_a_run_goes_on_is_told(folder, capsys, places, told):
+    config = ExperimentConfig.model_validate({"training": {"epochs": 9}})
+    job = TrainingJob(config, SETUP, Splits(None, None, None), folder / "run")
+    for epoch, step in places:
+        progress = Progress(epoch, PartialEpoch(step))
+        write_checkpoint(job.run_dir, Checkpoint({}, progress, {"param_groups": []}))
+    _say_where_it_goes_on(job)
     assert capsys.readouterr().out == told
+
+
+def run_id(*overrides):
+    return _identity(load_experiment(None, list(overrides)), [], None, None)
+
+
+@pytest.mark.parametrize(
+    "same", ["training/checkpoint_interval_s=9", "training/accumulate_steps=4"]
+)
+def test_a_run_is_the_same_however_it_is_saved_and_fitted_into_memory(same):
+    assert run_id(same) == run_id()
+    assert run_id("training/epochs=3", same) == run_id("training/epochs=3") != run_id()

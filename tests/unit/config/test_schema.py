@@ -139,12 +139,14 @@ def test_a_wrong_leaf_is_named_with_what_is_valid(path, value, what):
         (
             {"training": {"epoch": 3}},
             "training/epoch is not a known key; "
-            "valid: epochs, global_batch_size, clip_norm, precision, seed, checkpoint_interval_s",
+            "valid: epochs, global_batch_size, accumulate_steps, clip_norm, ema_decay, batch_norm, "
+            "precision, seed, checkpoint_interval_s",
         ),
         (
             {"training": {"epoch": 3, "lr": 1}},
             "training/epoch, training/lr are not known keys; "
-            "valid: epochs, global_batch_size, clip_norm, precision, seed, checkpoint_interval_s",
+            "valid: epochs, global_batch_size, accumulate_steps, clip_norm, ema_decay, batch_norm, "
+            "precision, seed, checkpoint_interval_s",
         ),
         (
             {"scaling": {"audio": {"kind": "gain", "offset": 1}}},

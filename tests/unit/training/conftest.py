@@ -110,7 +110,7 @@ def run_job() -> Callable[..., list[dict[str, float]]]:
         reports = []
 
         def report(metrics: dict[str, float]) -> None:
-            timing = ("epoch_s", "train_events_per_s")
+            timing = ("epoch_s", "train_events_per_s", "predict_ms_per_event")
             reports.append({k: v for k, v in metrics.items() if k not in timing})
             on_report(metrics)
 

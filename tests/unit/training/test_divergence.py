@@ -5,7 +5,13 @@ from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.data.events import open_events
 from gerbil_tune.errors import NonFiniteLossError
 from gerbil_tune.training import divergence
-from gerbil_tune.training.divergence import find_non_finite, non_finite_error
+from gerbil_tune.training.checkpoints import Progress
+from gerbil_tune.training.divergence import (
+    check_explosion,
+    find_non_finite,
+    ignorant_nll,
+    non_finite_error,
+)
 
 LENGTHS = [50] * 10
 
@@ -50,3 +56,46 @@ def test_files_that_have_gone_are_not_to_blame(make_events):
     events.files[0].audio()
     events.files[0].path.unlink()
     assert find_non_finite(events) == ""
+
+
+def test_a_model_without_knowledge_has_about_the_first_loss(make_job, run_job):
+    job = make_job(training={"epochs": 1})
+    assert ignorant_nll(job) == pytest.approx(run_job(job)[0]["train_nll"], abs=1.0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "num_steps", "raises"),
+    [
+        ([11.0] * 30, 100, False),
+        ([5000.0, 11.0, 5000.0, 11.0], 1000, False),  # spikes
+        ([1e6, 50.0, 11.0], 1000, False),  # a wild warm-up
+        ([80.0] * 30, 1000, False),
+        ([11.0, 11.0, 500.0, 600.0], 100, True),
+        ([500.0] * 10, 4, False),  # too few steps yet
+        ([500.0] * 13, 4, True),
+    ],
+)
+def test_an_explosion_is_a_loss_that_stays_large(make_job, losses, num_steps, raises):
+    job, progress = make_job(), Progress()
+
+    def train():
+        for loss in losses:
+            check_explosion(loss, num_steps, progress, job)
+            progress.epoch += 1
+
+    if raises:
+        with pytest.raises(NonFiniteLossError, match=r"the loss exploded: .* lower optimizer/lear"):
+            train()
+        assert progress.epoch == len(losses) - 1
+    else:
+        train()
+
+
+def test_a_run_whose_loss_explodes_is_given_up(make_job, run_job):
+    """Weights that the optimizer throws far away and that stay there, without a NaN."""
+    job = make_job(
+        training={"epochs": 30, "global_batch_size": 32},
+        optimizer={"kind": "sgd", "learning_rate": 30.0, "weight_decay": 0.0},
+    )
+    with pytest.raises(NonFiniteLossError, match="the loss exploded"):
+        run_job(job)

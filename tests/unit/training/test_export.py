@@ -12,9 +12,9 @@ from gerbil_tune.errors import DatasetError
 from gerbil_tune.evaluation.calibration import mahalanobis_squared
 from gerbil_tune.models.bundle import load_bundle
 from gerbil_tune.training.export import export_bundle
-from gerbil_tune.training.loop import predict_validation
 from gerbil_tune.training.session import InProcessSession
 from gerbil_tune.training.steps import ValidationSet
+from gerbil_tune.training.validation import predict_validation
 
 
 @pytest.fixture

@@ -11,9 +11,15 @@ from gerbil_tune.data.splits.splits import Splits
 from gerbil_tune.errors import ConfigError, NonFiniteLossError
 from gerbil_tune.evaluation.score import score
 from gerbil_tune.models.localizer import Localizer
-from gerbil_tune.training.loop import evaluate, predict_validation, train_loop
+from gerbil_tune.training.checkpoints import whole_checkpoints
+from gerbil_tune.training.loop import train_loop
 from gerbil_tune.training.session import InProcessSession
 from gerbil_tune.training.steps import ValidationSet
+from gerbil_tune.training.validation import (
+    evaluate,
+    predict_ms_per_event,
+    predict_validation,
+)
 
 CPU = torch.device("cpu")
 QUIET = {"mirror_prob": 0.0, "noise_prob": 0.0}
@@ -62,21 +68,66 @@ def test_other_architectures_train_too(make_job, run_job, kind):
     assert reports[1]["train_nll"] < reports[0]["train_nll"]
 
 
+@pytest.mark.parametrize(("batch_norm", "moves"), [("frozen", False), ("sync", True)])
+def test_frozen_statistics_are_those_of_the_first_epoch(make_job, run_job, batch_norm, moves):
+    conv = {"channels": [4], "kernel_sizes": [9], "downsample": [True], "dilations": [1]}
+    job = make_job(
+        model={"kind": "simplenet", "conv": {**conv, "normalization": "batch"}},
+        training={"batch_norm": batch_norm},
+    )
+    means = []
+
+    def note(metrics):
+        tensors = next(whole_checkpoints(job.run_dir)).tensors
+        name = next(n for n in tensors if n.startswith("model/") and n.endswith("running_mean"))
+        means.append(tensors[name])
+
+    run_job(job, note)
+    assert means[0].abs().sum() > 0
+    assert torch.equal(means[0], means[2]) != moves
+
+
+def test_the_time_to_predict_is_that_of_some_events_from_their_audio(make_job):
+    job, reports = make_job(training={"epochs": 2}), []
+    train_loop(job, InProcessSession(reports.append, CPU))
+    first, second = (report["predict_ms_per_event"] for report in reports)
+    assert 0 < first == second < 100
+
+
+def test_what_does_not_fit_into_memory_is_timed_in_smaller_batches(make_job, monkeypatch):
+    job = make_job()
+    model = Localizer(job.config, job.setup)
+    sizes, forward = [], Localizer.forward
+
+    def small_memory(model, audio_BTC, *others):
+        sizes.append(len(audio_BTC))
+        if len(audio_BTC) > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(model, audio_BTC, *others)
+
+    monkeypatch.setattr(Localizer, "forward", small_memory)
+    assert predict_ms_per_event(model, ValidationSet(model, job, session()), session()) > 0
+    assert sorted(set(sizes)) == [16, 32, 41]
+
+
 def test_what_is_reported_after_each_epoch(make_job):
     job, reports = make_job(), []
     progress = train_loop(job, InProcessSession(reports.append, CPU))
     assert [report["epoch"] for report in reports] == [1, 2, 3]
     assert [report["training_done"] for report in reports] == [0.0, 0.0, 1.0]
     expected = {"epoch", "training_done", "best_value", "train_nll", "learning_rate"}
-    expected |= {"epoch_s", "train_events_per_s"}
-    expected |= {f"val_{name}" for name in score(*predict_validation_of(job))}
-    assert all(set(report) == expected for report in reports)
+    expected |= {"epoch_s", "train_events_per_s", "predict_ms_per_event"}
+    scores = {f"val_{name}" for name in score(*predict_validation_of(job))}
+    assert all(set(report) == expected | scores for report in reports[:2])
+    assert set(reports[2]) == expected | scores | {f"best_{name}" for name in scores}
     medians = [report["val_error_median_mm"] for report in reports]
     lowest = [min(medians[: i + 1]) for i in range(3)]
     assert [report["best_value"] for report in reports] == lowest
     assert progress.epoch == 3
     assert progress.best_value == min(medians)
     assert progress.best_metrics["val_error_median_mm"] == min(medians)
+    best = reports[medians.index(min(medians))]
+    assert all(reports[2][f"best_{name}"] == best[name] for name in scores)
 
 
 def predict_validation_of(job, which="final"):

@@ -10,7 +10,7 @@ from gerbil_tune.config.schema import AdamWConfig, ExperimentConfig, LrScheduleC
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.localizer import Localizer
 from gerbil_tune.models.registry import ARCHITECTURES
-from gerbil_tune.training.loop import lr_factor, make_optimizer
+from gerbil_tune.training.optimizer import lr_factor, make_optimizer
 from gerbil_tune.training.steps import mix_seed
 
 SETUP = RecordingSetup(4, 50_000.0, (572.0, 356.0))

@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 
 from gerbil_tune.data.splits.splits import Splits
 from gerbil_tune.errors import NonFiniteLossError
+from gerbil_tune.training.checkpoints import CHECKPOINTS, remove_checkpoints
 from gerbil_tune.training.loop import train_loop
 from gerbil_tune.training.session import InProcessSession
-from gerbil_tune.training.state import CHECKPOINTS, TrainState, remove_checkpoints
-from gerbil_tune.training.within_epoch import CheckpointClock
+from gerbil_tune.training.state import TrainState
+from gerbil_tune.training.within_epoch import CheckpointClock, Due
 
 CPU = torch.device("cpu")
 EPOCHS = 4
@@ -71,7 +72,7 @@ def results(job):
 
 def history(job):
     lines = (job.run_dir / "metrics.jsonl").read_text().splitlines()
-    timing = ("epoch_s", "train_events_per_s")
+    timing = ("epoch_s", "train_events_per_s", "predict_ms_per_event")
     return [{k: v for k, v in json.loads(x).items() if k not in timing} for x in lines]
 
 
@@ -281,7 +282,7 @@ def test_checkpoints_are_due_by_the_clock(monkeypatch, interval_s, expected):
     due = []
     for _ in range(4):
         now_s += 0.3
-        due.append(clock.is_due())
+        due.append(clock.due() is Due.SAVE)
         if due[-1]:
             clock.restart()
     assert due == expected
