@@ -5,7 +5,8 @@
     ├── DatasetError         a data file is wrong                      exit 2
     ├── ModelNotFoundError   a model reference leads nowhere           exit 2
     ├── LaunchError          a cluster cannot do what is asked         exit 1
-    └── NonFiniteLossError   training diverged                         exit 1
+    ├── NonFiniteLossError   training diverged                         exit 1
+    └── StoppedError         stopped on request, and can go on         exit 75
 
 Each takes one argument, the message: what rule broke, where, what was received, what is valid and
 what to do. Errors cross process boundaries, so a constructor with more arguments would not unpickle.
@@ -42,3 +43,9 @@ class LaunchError(GerbilTuneError, RuntimeError):
 
 class NonFiniteLossError(GerbilTuneError, ArithmeticError):
     """Training produced a NaN or an infinite value."""
+
+
+class StoppedError(GerbilTuneError):
+    """Work was stopped on request after its state was saved; the same command goes on."""
+
+    exit_code = 75

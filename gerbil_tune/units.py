@@ -38,3 +38,18 @@ def counted(number: int, noun: str) -> str:
 def distance_to_delay_s(distance_mm: float) -> float:
     """Time that sound takes for a distance in millimetres, in seconds."""
     return distance_mm / 1000.0 / SPEED_OF_SOUND_M_S
+
+
+def format_duration(seconds: float) -> str:
+    """A duration in its two largest units: 4.2 s, 12 min 5 s, 3 h 20 min, 2 d 4 h."""
+    total = round(seconds)
+    if total < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{total} s"
+    minutes, rest = divmod(total, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"

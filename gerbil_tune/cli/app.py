@@ -16,12 +16,12 @@ from gerbil_tune.cli import (
     report,
     search,
     simulate,
+    studies,
     submit,
     train,
 )
-from gerbil_tune.errors import GerbilTuneError
+from gerbil_tune.errors import GerbilTuneError, StoppedError
 
-EXIT_RESUMABLE = 75
 EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
@@ -66,6 +66,7 @@ _add("simulate", simulate.simulate, _MAKE_AND_CHECK)
 app.add_typer(data.app, name="data", rich_help_panel=_MAKE_AND_CHECK)
 _add("search", search.search, _SEARCH_AND_TRAIN)
 _add("train", train.train, _SEARCH_AND_TRAIN)
+_add("studies", studies.studies, _SEARCH_AND_TRAIN)
 _add("report", report.report, _SEARCH_AND_TRAIN)
 _add("predict", predict.predict, _USE)
 _add("evaluate", evaluate.evaluate, _USE)
@@ -79,6 +80,10 @@ def run(command: Callable[[], object] = app) -> None:
     """Run a command; an expected error is one sentence on stderr and its exit code, never a traceback."""
     try:
         command()
+    except StoppedError as stopped:
+        sys.stdout.flush()
+        typer.echo(str(stopped), err=True)
+        sys.exit(stopped.exit_code)
     except GerbilTuneError as error:
         sys.stdout.flush()
         typer.echo(f"error: {error}", err=True)

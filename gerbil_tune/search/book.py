@@ -3,232 +3,378 @@
 It is the only truth about a study. Ray Tune runs trials and forgets; whatever happens to a process, the next
 one opens the book, goes on with the trials it finds RUNNING and proposes new ones. States mean what they
 say: COMPLETE reached its last epoch, PRUNED was stopped early and keeps its intermediate values, FAIL
-diverged or crashed and says why, RUNNING was interrupted.
+diverged or crashed and says why, RUNNING runs, waits for its promotion or was interrupted.
 """
 
-import logging
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
-import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from gerbil_tune.config.load import compose, flatten, read_tree
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.config.space import SpaceFile
-from gerbil_tune.errors import ConfigError
-from gerbil_tune.search.sampler import make_pruner, make_sampler
-from gerbil_tune.search.space import named_point, sample
+from gerbil_tune.config.study import PopulationConfig
+from gerbil_tune.search.budget import Budget, Spent
+from gerbil_tune.search.curves import Curves, TrialCurve, read_curves
+from gerbil_tune.search.explore import explore
+from gerbil_tune.search.policies import GO_ON, Step, Verdict, make_policy
+from gerbil_tune.search.proposer import Check, Proposer
+from gerbil_tune.search.space import values_by_path
+from gerbil_tune.search.storage import is_own, open_study
+from gerbil_tune.search.tasks import Ending, NoTask, StudyListener, TrialTask
+from gerbil_tune.search.trial_records import (
+    in_order_of_their_end,
+    is_interrupted,
+    num_begun,
+    num_closed,
+    unfilled_places,
+    value_of,
+)
 
-STUDY_FILE = "study.yaml"
-_SECONDS = "seconds"
+_MOST_CRASHES = 2
+"""Times that a trial whose process died goes on from its checkpoint."""
 
 
-@dataclass(frozen=True)
-class TrialTask:
-    """A trial to run.
+@dataclass
+class _Live:
+    """A trial that runs."""
 
-    Attributes:
-        number: Its number in the study, from 0.
-        config: The whole experiment.
-        epochs_done: Above 0 when it goes on after an interruption.
-    """
-
-    number: int
-    config: ExperimentConfig
-    epochs_done: int
-
-
-class StudyListener(Protocol):
-    """Hears what happens to trials, in order."""
-
-    def on_start(self, task: TrialTask, trial: FrozenTrial) -> None:
-        """A trial begins or goes on."""
-
-    def on_epoch(self, number: int, metrics: dict[str, float]) -> None:
-        """A trial has done an epoch."""
-
-    def on_end(self, trial: FrozenTrial, reason: str) -> None:
-        """A trial is over: complete, pruned or failed."""
+    trial: optuna.Trial
+    curve: TrialCurve
+    attributes: dict[str, Any]
+    started: float
+    is_copy: bool = False
+    verdict: Verdict = GO_ON
 
 
 class StudyBook:
     """Opens or creates a study and keeps it truthful.
 
     Args:
-        storage: Optuna storage URL.
+        storage: Optuna storage, usually as a URL.
         name: The study's name.
         space: What is searched.
         listeners: Told of every event.
+        check: Of the limits on a configuration.
 
-    Raises:
-        ConfigError: If the stored study searched another space.
+    Attributes:
+        study: The stored study.
+        disk_full: What was said when a trial could not write any more; empty otherwise.
     """
 
     def __init__(
-        self, storage: str, name: str, space: SpaceFile, listeners: tuple[StudyListener, ...] = ()
+        self,
+        storage: str | optuna.storages.BaseStorage,
+        name: str,
+        space: SpaceFile,
+        listeners: tuple[StudyListener, ...] = (),
+        check: Check | None = None,
     ) -> None:
         self.space = space
         self.listeners = listeners
         self.study = open_study(storage, name, space)
-        self._live: dict[int, optuna.Trial] = {}
-        self._stopped: dict[int, str] = {}
-        self._started: dict[int, float] = {}
-        self._interrupted = [
-            trial.number
-            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        ]
+        self.proposer = Proposer(self.study, space, check)
+        self.disk_full = ""
+        self._policy = make_policy(space.study.trial_scheduler, space.study.sampler.seed)
+        self._curves = read_curves(self.study)
+        self._live: dict[int, _Live] = {}
+        self._failures = 0
+        self._before_s = float(self.study.user_attrs.get("spent_s", 0.0))
+        self._opened = time.monotonic()
+        stored = self.study.get_trials(deepcopy=False)
+        self._ready = [t.number for t in stored if is_interrupted(t)]
+        self._replaced = [Step(n, donor) for n, donor in unfilled_places(stored)]
+        self._finished_values = [value_of(t) for t in in_order_of_their_end(stored)]
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles whatever holds the book, for a restore that this project does without."""
         return {}
 
-    def next_task(self) -> TrialTask:
-        """Return an interrupted trial, else a new proposal."""
+    # What runs next
+
+    def next_task(self, *, may_begin: bool = True) -> TrialTask | NoTask:
+        """Choose an interrupted trial, one that the trial scheduler has go on, or a new one.
+
+        Args:
+            may_begin: Whether new trials may begin, as the budget sees it.
+
+        Raises:
+            LaunchError: If the sampler proposes only what is beyond the limits.
+        """
+        while self._ready:
+            task = self._resume(self._ready.pop(0))
+            if task is not None:
+                return task
+        if self._replaced:
+            return self._copy(self._replaced.pop(0))
+        may_begin = may_begin and self.proposer.has_more()
+        task = self._from_policy() if self._policy.resumes_first or not may_begin else None
+        if task is None and may_begin:
+            return self._begin(*self.proposer.propose(self._paused()))
+        task = task or self._from_policy()
+        if task is not None:
+            return task
+        return NoTask.NOW if self._live else NoTask.EVER
+
+    def _from_policy(self) -> TrialTask | None:
+        step = self._policy.next_step(self._curves, nothing_else=not self._live)
+        if step is None:
+            return None
+        curve = self._curves[step.number]
+        if step.donor is not None:
+            return self._replace(step, curve)
+        attributes = {"cleared_epoch": curve.paused_at, "paused_at": 0}
+        trial = self._trial(step.number)
+        for name, value in attributes.items():
+            trial.set_user_attr(name, value)
+        curve.cleared_epoch, curve.paused_at = curve.paused_at, 0
+        return self._resume(step.number)
+
+    def _replace(self, step: Step, curve: TrialCurve) -> TrialTask:
+        """End a member of the population, and begin a changed copy of a better one."""
+        trial = self._trial(step.number)
+        reason = f"replaced by a changed copy of trial {step.donor} after {curve.paused_at} epochs"
+        trial.set_user_attr("donor", step.donor)
+        self._close(trial, curve, TrialState.PRUNED, reason, "replaced")
+        return self._copy(step)
+
+    def _copy(self, step: Step) -> TrialTask:
+        assert step.donor is not None
+        config = self.space.study.trial_scheduler
+        assert isinstance(config, PopulationConfig)
         trials = self.study.get_trials(deepcopy=False)
-        if self._interrupted:
-            number = self._interrupted.pop(0)
-            trial = optuna.Trial(self.study, trials[number]._trial_id)
-        else:
-            self.study.sampler = make_sampler(self.space.study.sampler, len(trials))
-            trial = self.study.ask()
-        values = sample(trial, self.space.parameters)
-        config = compose(self.space.base, values, f"trial {trial.number}")
-        trial.set_user_attr("config", flatten(config))
-        epochs_done = max(self._frozen(trial).intermediate_values, default=0)
-        self._live[trial.number] = trial
-        self._started[trial.number] = time.monotonic()
-        task = TrialTask(trial.number, config, epochs_done)
+        values = explore(
+            values_by_path(trials[step.donor].params),
+            self.space,
+            config,
+            self.space.study.sampler.seed + len(trials),
+        )
+        attributes = {
+            "parent": step.donor,
+            "replaces": step.number,
+            "root": trials[step.number].user_attrs.get("root", step.number),
+        }
+        trial, experiment = self.proposer.copy(values, attributes)
+        return self._begin(trial, experiment, copy_of=step.donor)
+
+    def _begin(
+        self, trial: optuna.Trial, config: ExperimentConfig, copy_of: int | None = None
+    ) -> TrialTask:
+        self._curves[trial.number] = TrialCurve(trial.number, config.training.epochs)
+        return self._start(trial, TrialTask(trial.number, config, 0, copy_of))
+
+    def _resume(self, number: int) -> TrialTask | None:
+        trial = self._trial(number)
+        attributes = trial.user_attrs
+        if "config" not in attributes:  # killed before it had begun
+            config = self.proposer.admit(trial)
+            return None if config is None else self._begin(trial, config)
+        config = self.config_of(self._frozen(trial))
+        curve = self._curves[number]
+        # A copy that has not reported yet may have to be made again.
+        copy_of = None if curve.values else attributes.get("parent")
+        epochs_done = max(curve.values, default=0)
+        return self._start(trial, TrialTask(number, config, epochs_done, copy_of))
+
+    def _start(self, trial: optuna.Trial, task: TrialTask) -> TrialTask:
+        curve = self._curves[task.number]
+        self._live[task.number] = _Live(
+            trial, curve, dict(trial.user_attrs), time.monotonic(), task.copy_of is not None
+        )
+        frozen = self._frozen(trial)
         for listener in self.listeners:
-            listener.on_start(task, self._frozen(trial))
+            listener.on_start(task, frozen)
         return task
 
+    # What it reports
+
     def report(self, number: int, metrics: dict[str, float]) -> bool:
-        """Note an epoch; return whether the trial should stop here."""
+        """Note an epoch; return whether the trial's process should end here."""
+        live = self._live[number]
+        if (
+            live.is_copy
+        ):  # it begins by repeating the last epoch of the trial that it was copied from
+            live.is_copy = False
+            return False
         value = metrics.get(self.space.study.metric, math.nan)
         epoch = int(metrics["epoch"])
-        trial = self._live[number]
         if not math.isfinite(value):
             return False
-        if epoch not in self._frozen(trial).intermediate_values:
-            trial.report(value, epoch)
-        trial.set_user_attr("metrics", metrics)
+        if epoch not in live.curve.values:
+            live.curve.values[epoch] = value
+            if self.space.study.further_objectives:
+                live.trial.set_user_attr("curve", live.curve.values)
+            else:
+                live.trial.report(value, epoch)
+        live.trial.set_user_attr("metrics", metrics)
         for listener in self.listeners:
             listener.on_epoch(number, metrics)
-        if metrics["training_done"] or not trial.should_prune():
+        if metrics["training_done"] or epoch <= live.curve.cleared_epoch:
             return False
-        self._stopped[number] = f"not among the best after {epoch} epochs"
-        return True
+        live.verdict = self._policy.after_epoch(live.curve, epoch, self._curves)
+        return live.verdict.stop or live.verdict.pause
 
-    def finish(self, number: int, last: dict[str, Any] | None, error: str = "") -> None:
-        """Close a trial by what it last reported; one that was merely interrupted stays RUNNING."""
-        trial = self._live.pop(number)
-        last = last or {}
-        reason = error or str(last.get("failure", ""))
-        seconds = time.monotonic() - self._started.pop(number)
-        before = self._frozen(trial).user_attrs.get(_SECONDS, 0.0)
-        trial.set_user_attr(_SECONDS, before + seconds)
+    def finish(self, number: int, ending: Ending) -> None:
+        """Close a trial whose process has ended, or note why it has not come to its end."""
+        live = self._live.pop(number)
+        spent = live.attributes.get("seconds", 0.0) + time.monotonic() - live.started
+        live.trial.set_user_attr("seconds", spent)
+        if ending.kind == "done":
+            self._complete(live, ending)
+        elif ending.kind in ("diverged", "error"):
+            self._fail(live, ending)
+        elif ending.kind in ("crashed", "out of memory"):
+            self._try_again(live, ending)
+        elif live.verdict.stop:
+            self._close(
+                live.trial, live.curve, TrialState.PRUNED, live.verdict.reason, "early stop"
+            )
+        else:
+            self._pause(live, ending)
+
+    def _complete(self, live: _Live, ending: Ending) -> None:
+        best = {
+            name.removeprefix("best_"): value
+            for name, value in ending.last.items()
+            if name.startswith("best_val_")
+        }
+        best["predict_ms_per_event"] = ending.last.get("predict_ms_per_event", math.nan)
+        live.trial.set_user_attr("best_metrics", {k: v for k, v in best.items() if v == v})
+        values = [best.get(name, math.nan) for name in self.space.study.objectives]
+        values[0] = ending.last["best_value"]
+        if not all(math.isfinite(value) for value in values):
+            self._fail(live, Ending("error", "an objective of its best epoch is not finite"))
+            return
+        self._close(live.trial, live.curve, TrialState.COMPLETE, values=values)
+
+    def _fail(self, live: _Live, ending: Ending) -> None:
+        self._failures += 1
+        self._close(live.trial, live.curve, TrialState.FAIL, ending.reason, ending.kind)
+
+    def _try_again(self, live: _Live, ending: Ending) -> None:
+        """Let a trial go on from its checkpoint, as often as that makes sense."""
+        mishaps = [*live.attributes.get("mishaps", []), ending.reason]
+        live.trial.set_user_attr("mishaps", mishaps)
+        pieces = live.attributes.get("accumulate_steps", 1)
+        if ending.kind == "out of memory" and pieces > 1:
+            self._fail(live, ending)
+        elif ending.kind == "out of memory":
+            live.trial.set_user_attr("accumulate_steps", 2 * pieces)
+            self._go_on_later(live, f"{ending.reason}; again with half of a batch at a time")
+        elif len(mishaps) > _MOST_CRASHES:
+            self._fail(live, ending)
+        else:
+            self._go_on_later(live, f"{ending.reason}; it goes on from its checkpoint")
+
+    def _go_on_later(self, live: _Live, reason: str) -> None:
+        self._ready.append(live.trial.number)
+        self._tell_of_pause(live, reason)
+
+    def _pause(self, live: _Live, ending: Ending) -> None:
+        if ending.kind == "disk full":
+            self.disk_full = ending.reason
+        if live.verdict.pause:
+            live.curve.paused_at = max(live.curve.values)
+            live.trial.set_user_attr("paused_at", live.curve.paused_at)
+        else:
+            self._ready.append(live.trial.number)
+        self._tell_of_pause(live, live.verdict.reason or ending.reason or "stopped on request")
+
+    def _tell_of_pause(self, live: _Live, reason: str) -> None:
+        frozen = self._frozen(live.trial)
+        for listener in self.listeners:
+            listener.on_pause(frozen, reason)
+
+    def close_unfinished(self, reason: str) -> None:
+        """End every trial that has not come to its end as pruned: the study is over."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            curve = self._curves.setdefault(trial.number, TrialCurve(trial.number, 0))
+            live_again = self._trial(trial.number)
+            why = f"waited after {curve.paused_at} epochs when " if curve.paused_at else ""
+            kind = "early stop" if curve.paused_at else "budget"
+            self._close(live_again, curve, TrialState.PRUNED, f"{why}{reason}", kind)
+        self._ready.clear()
+
+    def _close(
+        self,
+        trial: optuna.Trial,
+        curve: TrialCurve,
+        state: TrialState,
+        reason: str = "",
+        kind: str = "",
+        values: list[float] | None = None,
+    ) -> None:
         if reason:
             trial.set_user_attr("reason", reason)
-            self.study.tell(trial, state=TrialState.FAIL)
-        elif number in self._stopped:
-            reason = self._stopped.pop(number)
-            trial.set_user_attr("reason", reason)
-            self.study.tell(trial, state=TrialState.PRUNED)
-        elif last.get("training_done"):
-            self.study.tell(trial, last["best_value"])
-        else:
-            return
+            trial.set_user_attr("reason_kind", kind)
+        self.study.tell(trial, values, state=state)
+        curve.is_over = True
+        frozen = self._frozen(trial)
+        if kind != "replaced":
+            self._finished_values.append(value_of(frozen))
         for listener in self.listeners:
-            listener.on_end(self._frozen(trial), reason)
+            listener.on_end(frozen, reason)
+
+    # What there is
+
+    def num_begun(self) -> int:
+        """Own trials that have begun, without copies and without those that are beyond the limits."""
+        return num_begun(self.study.get_trials(deepcopy=False))
 
     def num_closed(self) -> int:
-        """Trials that are complete, pruned or failed."""
-        return sum(t.state.is_finished() for t in self.study.get_trials(deepcopy=False))
+        """Those of ``num_begun`` that are over."""
+        return num_closed(self.study.get_trials(deepcopy=False))
+
+    def spent(self) -> Spent:
+        """What the study has spent so far, this run included."""
+        best, since = math.inf, 0
+        for value in self._finished_values:
+            since = 0 if value < best else since + 1
+            best = min(best, value)
+        return Spent(
+            time_s=self._before_s + time.monotonic() - self._opened,
+            epochs=sum(len(curve.values) for curve in self._curves.values()),
+            trials_since_best=since,
+            failures=self._failures,
+        )
+
+    def note_time(self) -> None:
+        """Write down the time spent, which a killed process could not do any more."""
+        self.study.set_user_attr("spent_s", self.spent().time_s)
+
+    def budget(self) -> Budget:
+        """The study's limits."""
+        return Budget.of_study(self.space.study)
 
     def best(self) -> FrozenTrial | None:
-        """Return the complete trial with the lowest value, or None."""
+        """Return the complete own trial with the lowest first objective, or None."""
         complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return min(complete, key=lambda trial: (trial.value, trial.number), default=None)
-
-    def set_trial_attribute(self, number: int, key: str, value: object) -> None:
-        """Store a user attribute on a live trial."""
-        self._live[number].set_user_attr(key, value)
+        own = [trial for trial in complete if is_own(trial)]
+        return min(own, key=lambda trial: (trial.values[0], trial.number), default=None)
 
     def config_of(self, trial: FrozenTrial) -> ExperimentConfig:
         """Rebuild the config of a stored trial."""
-        values = {name.partition("@")[0]: value for name, value in trial.params.items()}
-        return compose(self.space.base, values, f"trial {trial.number}")
+        config = self.proposer.config_of(trial.number, values_by_path(trial.params))
+        pieces = trial.user_attrs.get("accumulate_steps")
+        if pieces is None:
+            return config
+        pieces *= config.training.accumulate_steps
+        training = config.training.model_copy(update={"accumulate_steps": pieces})
+        return config.model_copy(update={"training": training})
+
+    def curves(self) -> Curves:
+        """The curves of all own trials."""
+        return self._curves
+
+    def _paused(self) -> list[int]:
+        return [c.number for c in self._curves.values() if c.paused_at and not c.is_over]
+
+    def _trial(self, number: int) -> optuna.Trial:
+        trials = self.study.get_trials(deepcopy=False)
+        return optuna.Trial(self.study, trials[number]._trial_id)
 
     def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
         return self.study._storage.get_trial(trial._trial_id)
-
-
-def storage_url(study_dir: Path) -> str:
-    """Return the study's own SQLite storage, as an absolute URL."""
-    return f"sqlite:///{(study_dir.resolve() / 'optuna.db').as_posix()}"
-
-
-def stored_study(study_dir: Path) -> optuna.Study:
-    """Open the study of a folder for reading.
-
-    Raises:
-        ConfigError: If its storage holds none.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    facts = read_tree(study_dir / STUDY_FILE)
-    try:
-        return optuna.load_study(study_name=str(facts["name"]), storage=str(facts["storage"]))
-    except KeyError as error:
-        raise ConfigError(
-            f"{study_dir / STUDY_FILE}: no study {error} is stored; run gerbil-tune search again"
-        ) from None
-
-
-def write_study_file(study_dir: Path, name: str, storage: str, space: SpaceFile) -> None:
-    """Write the resolved study beside its results."""
-    content = {"name": name, "storage": storage, "space": space.model_dump(mode="json")}
-    path = study_dir / STUDY_FILE
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(yaml.safe_dump(content, sort_keys=False))
-    temporary.replace(path)
-
-
-def open_study(storage: str, name: str, space: SpaceFile) -> optuna.Study:
-    """Create a study, or open one that searched the same space.
-
-    Raises:
-        ConfigError: If it searched another, or the storage cannot be opened.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    points = [named_point(point, space.parameters) for point in space.points]
-    try:
-        study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            direction="minimize",
-            load_if_exists=True,
-            sampler=make_sampler(space.study.sampler, 0),
-            pruner=make_pruner(space.study.trial_scheduler),
-        )
-    except Exception as error:  # the storage's driver decides the type
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"the study's storage {storage} cannot be opened: {reason}") from None
-    searched = space.model_dump(mode="json", include={"base", "parameters"})
-    stored = study.user_attrs.get("space")
-    if stored is None:
-        study.set_user_attr("space", searched)
-        study.set_user_attr("metric", space.study.metric)
-        for point in points:
-            study.enqueue_trial(point)
-    elif stored != searched or study.user_attrs["metric"] != space.study.metric:
-        raise ConfigError(
-            f"the study {name!r} already holds {len(study.trials)} trials of another space; "
-            "give the new search another --name, or undo the change in the space file"
-        )
-    return study

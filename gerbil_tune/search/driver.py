@@ -1,128 +1,104 @@
 """Run a study with Ray Tune until its budget is spent or someone stops it."""
 
-import math
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from optuna.exceptions import StorageInternalError
 
 from gerbil_tune.errors import LaunchError
 from gerbil_tune.search.book import StudyBook
+from gerbil_tune.search.placement import Placement
+from gerbil_tune.search.stop_request import StopRequest
 from gerbil_tune.search.trial import CONTROLLER_CPUS, TrialSite, run_trial, run_trial_with_workers
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """What each trial gets and how many run at a time."""
-
-    max_concurrent: int
-    workers_per_trial: int
-    use_gpu: bool
-
-
-def plan_placement(*, workers_per_trial: int, max_concurrent: int | None) -> Placement:
-    """Fit trials into the cluster that Ray is connected to.
-
-    Args:
-        workers_per_trial: DDP ranks of each trial; each takes one CPU, and one GPU where there are any.
-        max_concurrent: Trials at a time; None: as many as fit.
-
-    Raises:
-        LaunchError: If what is asked can never fit; Tune would wait for it for ever.
-    """
-    import ray
-
-    have = ray.cluster_resources()
-    cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
-    use_gpu = gpus >= 1
-    fits = math.floor(cpus / workers_per_trial)
-    scarce, amount = "CPU", cpus
-    if use_gpu and math.floor(gpus / workers_per_trial) < fits:
-        fits = math.floor(gpus / workers_per_trial)
-        scarce, amount = "GPU", gpus
-    if fits < 1:
-        raise LaunchError(
-            f"a trial of {workers_per_trial} workers needs {workers_per_trial} {scarce}, but the cluster "
-            f"has {amount:g}; lower --workers-per-trial"
-        )
-    if max_concurrent is not None and max_concurrent > fits:
-        raise LaunchError(
-            f"--max-concurrent {max_concurrent} trials of {workers_per_trial} workers need "
-            f"{max_concurrent * workers_per_trial} {scarce}, but the cluster has {amount:g}, enough for "
-            f"{fits}; lower it, or leave it out"
-        )
-    return Placement(max_concurrent or fits, workers_per_trial, use_gpu)
 
 
 def run_trials(
     book: StudyBook,
     site: TrialSite,
     placement: Placement,
+    stop: StopRequest,
     *,
-    total_trials: int,
-    time_budget_s: float | None,
     tune_dir: Path,
     redraw: Callable[[], None] = lambda: None,
-) -> bool:
-    """Run trials until the study holds ``total_trials``; return whether it got there.
+    function: Callable[..., None] | None = None,
+) -> None:
+    """Run trials until the study's budget is spent, or it is asked to stop; ``stop.cause`` tells which.
 
-    False means that it was interrupted or the time is up; the same call goes on later.
+    Called again, it goes on.
+
+    Args:
+        book: The study.
+        site: What its trials share.
+        placement: What each gets.
+        stop: Asks to stop, and is asked when a budget is spent.
+        tune_dir: For files of Ray Tune's own, which nobody needs afterwards.
+        redraw: Called several times a second.
+        function: Runs a trial; default: trains it.
+
+    Raises:
+        LaunchError: If the study's storage could not be written.
     """
     from ray import tune
 
-    from gerbil_tune.search.tune_adapters import BookScheduler, BookSearcher, Heartbeat
-
-    missing = total_trials - book.num_closed()
-    if missing <= 0:
-        return True
-    function = run_trial if placement.workers_per_trial == 1 else run_trial_with_workers
-    resources = (
-        {"CPU": 1, **({"GPU": 1} if placement.use_gpu else {})}
-        if placement.workers_per_trial == 1
-        else {"CPU": CONTROLLER_CPUS}
+    from gerbil_tune.search.tune_adapters import (
+        BookKeeping,
+        BookScheduler,
+        BookSearcher,
+        Heartbeat,
+        OverdueStopper,
     )
+
+    keeping = BookKeeping(book, stop)
+    searcher = BookSearcher(keeping)
+    one_worker = placement.workers_per_trial == 1
+    train = run_trial if one_worker else run_trial_with_workers
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(function, site=site), resources),
+        tune.with_resources(
+            tune.with_parameters(function or train, site=site), _resources(placement)
+        ),
         tune_config=tune.TuneConfig(
-            search_alg=BookSearcher(book),
-            scheduler=BookScheduler(book),
-            num_samples=missing,
+            search_alg=searcher,
+            scheduler=BookScheduler(keeping, searcher),
+            num_samples=-1,  # the searcher says when there are no more
             max_concurrent_trials=placement.max_concurrent,
-            time_budget_s=time_budget_s,
-            reuse_actors=placement.workers_per_trial == 1,
+            reuse_actors=one_worker,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
-            name=f"run-{book.num_closed():05d}",
+            name="run",
             storage_path=str(tune_dir),
-            failure_config=tune.FailureConfig(max_failures=2),
-            callbacks=[Heartbeat(redraw)],
+            stop=OverdueStopper(stop),
+            # Which trials go on after a failure is the book's decision.
+            failure_config=tune.FailureConfig(max_failures=0),
+            callbacks=[Heartbeat(keeping, redraw)],
             verbose=0,
         ),
     )
-    with terminated_like_interrupted():
-        tuner.fit()
-    return book.num_closed() >= total_trials
-
-
-@contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM end a search as Ctrl-C does: trials stop at an epoch's end and can go on later.
-
-    Tune leaves its own handlers behind, which would swallow a later Ctrl-C; the old ones are put back.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    shutil.rmtree(tune_dir, ignore_errors=True)
     try:
-        yield
+        # In the main thread Tune would replace the signal handlers that ask to stop in order.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(tuner.fit).result()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        shutil.rmtree(tune_dir, ignore_errors=True)
+    if keeping.error is not None:
+        raise _explained(keeping.error) from keeping.error
+
+
+def _explained(error: Exception) -> Exception:
+    """The error of a storage that fails, in a sentence; any other as it is."""
+    if not isinstance(error, StorageInternalError | OSError):
+        return error
+    said = " ".join(str(error.__cause__ or error).split())[:300]
+    return LaunchError(
+        f"the study's storage could not be written ({said}); once it can, the same command goes on"
+    )
+
+
+def _resources(placement: Placement) -> dict[str, float]:
+    if placement.workers_per_trial > 1:
+        return {"CPU": CONTROLLER_CPUS}
+    gpu = {"GPU": placement.gpus_per_worker} if placement.use_gpu else {}
+    return {"CPU": placement.cpus_per_worker, **gpu}

@@ -1,19 +1,26 @@
 """One trial, as Ray Tune runs it."""
 
+import errno
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.data.splits.splits import Splits
-from gerbil_tune.errors import GerbilTuneError
+from gerbil_tune.errors import GerbilTuneError, LaunchError, NonFiniteLossError
 from gerbil_tune.geometry import RecordingSetup
+from gerbil_tune.search.tasks import EndingKind
+from gerbil_tune.training.checkpoints import copy_newest
 from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.loop import train_loop
+from gerbil_tune.training.memory import free_memory, out_of_memory
 from gerbil_tune.training.session import InProcessSession, local_device
 
 CONTROLLER_CPUS = 0.01
 """Of an N-worker trial, whose own process only waits; its workers leave that much free together."""
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -25,63 +32,101 @@ class TrialSite:
         splits: Training and validation events.
         trials_dir: A trial's folder is ``trials_dir/<number>``.
         metric: Validation metric to minimize.
+        stop_file: Is there when all are to stop.
         workers_per_trial: DDP ranks of each trial.
-        use_gpu: A GPU for each worker.
+        cpus_per_worker: CPUs of each.
+        use_gpu: Whether workers have GPUs.
     """
 
     setup: RecordingSetup
     splits: Splits
     trials_dir: Path
     metric: str
-    workers_per_trial: int
-    use_gpu: bool
+    stop_file: Path
+    workers_per_trial: int = 1
+    cpus_per_worker: float = 1.0
+    use_gpu: bool = False
+
+    def run_dir(self, number: int) -> Path:
+        """Folder of a trial."""
+        return self.trials_dir / f"{number:05d}"
 
     def job(self, number: int, config: ExperimentConfig) -> TrainingJob:
         """Return the training job of a trial."""
-        run_dir = self.trials_dir / f"{number:05d}"
-        return TrainingJob(config, self.setup, self.splits, run_dir, self.metric)
+        return TrainingJob(
+            config,
+            self.setup,
+            self.splits,
+            self.run_dir(number),
+            self.metric,
+            stop_file=self.stop_file,
+        )
 
 
 def run_trial(tune_config: dict[str, Any], site: TrialSite) -> None:
-    """Train one trial in this process.
-
-    A trial that diverges or runs out of memory reports ``failure``: the study goes on without it.
-    """
-    import torch
+    """Train one trial in this process."""
     from ray import tune
 
-    job = _job(tune_config, site)
-    session = InProcessSession(tune.report, local_device())
-    try:
-        train_loop(job, session)
-    except GerbilTuneError as error:
-        tune.report({"failure": f"{type(error).__name__}: {error}"})
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        tune.report({"failure": f"out of memory: {' '.join(str(error).split())[:300]}"})
+    def train() -> None:
+        session = InProcessSession(tune.report, local_device(), stop_file=site.stop_file)
+        train_loop(_job(tune_config, site), session)
+
+    _report_ending(train)
 
 
 def run_trial_with_workers(tune_config: dict[str, Any], site: TrialSite) -> None:
     """Train one trial with a Ray Train worker group."""
-    from ray import tune
-    from ray.train.v2.api.exceptions import TrainingFailedError
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    from gerbil_tune.training.trainer import make_torch_trainer, root_error
+    from gerbil_tune.training.trainer import fit, make_torch_trainer
 
-    trainer = make_torch_trainer(
-        _job(tune_config, site),
-        num_workers=site.workers_per_trial,
-        use_gpu=site.use_gpu,
-        cpus_per_worker=1 - CONTROLLER_CPUS,
-        callbacks=[TuneReportCallback()],
-    )
+    def train() -> None:
+        job = _job(tune_config, site)
+        trainer = make_torch_trainer(
+            job,
+            num_workers=site.workers_per_trial,
+            use_gpu=site.use_gpu,
+            cpus_per_worker=site.cpus_per_worker - CONTROLLER_CPUS,
+            callbacks=[TuneReportCallback()],
+        )
+        fit(trainer, job)
+
+    _report_ending(train)
+
+
+def _report_ending(train: Callable[[], None]) -> None:
+    """Train, and tell the book if something went wrong that is the trial's own: the study goes on."""
+    from ray import tune
+
     try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        cause = root_error(error)
-        tune.report({"failure": f"{type(cause).__name__}: {cause}"})
+        train()
+    except NonFiniteLossError as error:
+        ending: tuple[EndingKind, str] = "diverged", str(error)
+    except Exception as error:
+        ending = _classify(error)
+        free_memory()
+    else:
+        return
+    tune.report({"ending": ending[0], "reason": ending[1]})
+
+
+def _classify(error: Exception) -> tuple[EndingKind, str]:
+    said = " ".join(str(error).split())[:400]
+    if out_of_memory(error):
+        return "out of memory", f"out of memory: {said}"
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        return "disk full", f"{error.strerror}: {error.filename or 'a checkpoint'}"
+    if isinstance(error, LaunchError):
+        return "crashed", said
+    if isinstance(error, GerbilTuneError):
+        return "error", f"{type(error).__name__}: {said}"
+    raise error
 
 
 def _job(tune_config: dict[str, Any], site: TrialSite) -> TrainingJob:
     config = ExperimentConfig.model_validate_json(tune_config["config"])
-    return site.job(tune_config["number"], config)
+    number, donor = tune_config["number"], tune_config["copy_of"]
+    job = site.job(number, config)
+    if donor is not None:
+        copy_newest(site.run_dir(donor), job.run_dir)
+    return job

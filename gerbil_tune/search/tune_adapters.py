@@ -1,37 +1,104 @@
-"""Ray Tune's two questions, answered by the study's book: what runs next, and does it go on."""
+"""Ray Tune's questions, answered by the study's book: what runs next, does it go on, is it all over."""
 
+import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ray.tune import Callback
+from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from gerbil_tune.search.book import StudyBook
+from gerbil_tune.search.budget import spent_up, too_many_failures
+from gerbil_tune.search.stop_request import StopRequest
+from gerbil_tune.search.tasks import Ending, NoTask
+
+_NOTE_TIME_EVERY_S = 30.0
+
+
+class BookKeeping:
+    """What the adapters share: the book, the wish to stop, and what went wrong in the driver itself.
+
+    Tune swallows or wraps what its callbacks raise; here it ends the search in order, and is raised after.
+    """
+
+    def __init__(self, book: StudyBook, stop: StopRequest) -> None:
+        self.book = book
+        self.stop = stop
+        self.budget = book.budget()
+        self.error: Exception | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles it for a restore that this project does without."""
+        return {}
+
+    def guarded(self, work: Callable[[], Any], instead: Any) -> Any:
+        """Do something with the book; after an error do no more than end."""
+        if self.error is not None:
+            return instead
+        try:
+            return work()
+        except Exception as error:  # whatever it is, trials must be able to save themselves
+            self.error = error
+            self.stop.ask("storage", "the study could not be written")
+            return instead
+
+    def look_at_budget(self) -> None:
+        """Ask all to stop once a limit is reached."""
+        spent = self.book.spent()
+        if self.book.disk_full:
+            self.stop.ask("disk full", self.book.disk_full)
+        elif too_many_failures(self.budget, spent):
+            self.stop.ask("failures", f"{spent.failures} trials have failed")
+        elif reason := spent_up(self.budget, spent):
+            self.stop.ask("budget", reason)
 
 
 class BookSearcher(Searcher):
     """Proposes trials from the book and closes them in it."""
 
-    def __init__(self, book: StudyBook) -> None:
+    def __init__(self, keeping: BookKeeping) -> None:
         super().__init__()
-        self.book = book
+        self.keeping = keeping
         self._numbers: dict[str, int] = {}
+        self._errors: dict[str, str] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Return the next trial as plain values."""
-        task = self.book.next_task()
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the next trial as plain values, None for none now, FINISHED for none any more."""
+        return self.keeping.guarded(lambda: self._suggest(trial_id), Searcher.FINISHED)
+
+    def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        book = self.keeping.book
+        self.keeping.look_at_budget()
+        if self.keeping.stop.cause:
+            return str(Searcher.FINISHED)
+        task = book.next_task(may_begin=book.num_begun() < self.keeping.budget.trials)
+        if task is NoTask.NOW:
+            return None
+        if task is NoTask.EVER:
+            return str(Searcher.FINISHED)
         self._numbers[trial_id] = task.number
-        return {"number": task.number, "config": task.config.model_dump_json()}
+        return {
+            "number": task.number,
+            "config": task.config.model_dump_json(),
+            "copy_of": task.copy_of,
+        }
+
+    def note_error(self, trial_id: str, text: str) -> None:
+        """Keep what Ray says of a trial whose process has failed, until it is closed."""
+        self._errors[trial_id] = text
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Close a trial."""
+        """Close a trial, or note that it goes on later."""
         number = self._numbers.pop(trial_id)
-        reason = "its process died; see the log folder of Ray" if error else ""
-        self.book.finish(number, result, reason)
+        text = self._errors.pop(trial_id, "")
+        ending = crash(text) if error else ending_of(result or {})
+        self.keeping.guarded(lambda: self.keeping.book.finish(number, ending), None)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the scheduler has reported it already."""
@@ -45,37 +112,101 @@ class BookSearcher(Searcher):
 
 
 class BookScheduler(FIFOScheduler):
-    """Runs trials in order and stops those that the book gives up."""
+    """Runs trials in order and ends the processes of those that the book stops or lets wait."""
 
-    def __init__(self, book: StudyBook) -> None:
+    def __init__(self, keeping: BookKeeping, searcher: BookSearcher) -> None:
         super().__init__()
-        self.book = book
+        self.keeping = keeping
+        self.searcher = searcher
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Report an epoch and say whether the trial goes on."""
-        if "failure" in result:
+        """Report an epoch and say whether the process goes on."""
+        if "ending" in result:
             return str(TrialScheduler.CONTINUE)
-        metrics = {
-            key: float(value)
-            for key, value in result.items()
-            if key.startswith(("val_", "train_"))
-            or key in ("epoch", "epoch_s", "best_value", "learning_rate", "training_done")
-        }
-        stop = self.book.report(trial.config["number"], metrics)
-        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+        number, metrics = trial.config["number"], numbers_of(result)
+        ends = self.keeping.guarded(lambda: self.keeping.book.report(number, metrics), False)
+        return str(TrialScheduler.STOP if ends else TrialScheduler.CONTINUE)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Keep what is known of the failure; the searcher hears next that there was one."""
+        path = Path(trial.error_file) if trial.error_file else None
+        text = path.read_text(errors="replace") if path and path.is_file() else ""
+        self.searcher.note_error(trial.trial_id, text)
 
 
 class Heartbeat(Callback):
-    """Lets a display redraw while trials run."""
+    """Between results: watches the budget, and lets a display redraw."""
 
-    def __init__(self, redraw: Any) -> None:
+    def __init__(self, keeping: BookKeeping, redraw: Callable[[], None]) -> None:
+        self.keeping = keeping
         self.redraw = redraw
+        self._noted = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         """A display does not travel."""
-        return {"redraw": None}
+        return {}
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Redraw."""
-        if self.redraw is not None:
-            self.redraw()
+        """Look at the budget and redraw."""
+        self.keeping.guarded(self._beat, None)
+
+    def _beat(self) -> None:
+        self.redraw()
+        self.keeping.look_at_budget()
+        if time.monotonic() - self._noted > _NOTE_TIME_EVERY_S:
+            self.keeping.book.note_time()
+            self._noted = time.monotonic()
+
+
+class OverdueStopper(Stopper):
+    """Ends the trials that have not ended by themselves when they were asked to."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self.stop = stop
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A wish does not travel."""
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No single trial is ended here."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether patience is at its end."""
+        return self.stop.is_overdue
+
+
+def numbers_of(result: dict[str, Any]) -> dict[str, float]:
+    """The loop's own metrics out of all that Tune adds."""
+    return {
+        key: float(value)
+        for key, value in result.items()
+        if key.startswith(("val_", "train_", "best_", "predict_"))
+        or key in ("epoch", "epoch_s", "learning_rate", "training_done")
+    }
+
+
+def ending_of(result: dict[str, Any]) -> Ending:
+    """How a process ended that came to an end of its own."""
+    last = numbers_of(result)
+    if "ending" in result:
+        return Ending(result["ending"], str(result["reason"]), last)
+    return Ending("done" if last.get("training_done") else "interrupted", "", last)
+
+
+def crash(text: str) -> Ending:
+    """What Ray's report of a dead process says."""
+    said = " ".join(text.split())
+    if re.search(r"OutOfMemory|due to the node running low on memory|OOM", said):
+        return Ending(
+            "out of memory", "its process was ended because the machine ran out of memory"
+        )
+    if re.search(r"node (which|it was on|the actor was on).*(died|dead|terminated|removed)", said):
+        return Ending("crashed", "the machine that it ran on was lost")
+    if re.search(r"ActorDiedError|ActorUnavailableError|actor died|WorkerCrashed", said):
+        return Ending("crashed", "its process was killed or died")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return Ending(
+        "crashed", f"its process failed: {lines[-1][:300] if lines else 'nothing was said'}"
+    )

@@ -83,19 +83,26 @@ gerbil-tune register
     --name
 gerbil-tune report
     STUDY*
+    --watch SECONDS
 gerbil-tune search
     SPACE.yaml*
     --cache-dir DIR
     --data PATH* +
+    --dry-run flag
+    --epochs N
     --events INDEX.npy
     --max-concurrent N
+    --max-failures N
     --name S
+    --patience N
+    --refit-top K
     --save-path DIR =trained_models
     --set path/to/key=value +
     --split DIR
     --storage URL
     --time-budget 8h
     --trials N
+    --warm-start STUDY +
     --workers-per-trial N =1
 gerbil-tune simulate
     OUT.h5*
@@ -111,6 +118,9 @@ gerbil-tune simulate
     --seed =0
     --snr-db LOW HIGH =(5.0, 25.0)
     --wavs DIR
+gerbil-tune studies
+    DIR =studies
+    --json flag
 gerbil-tune submit
 gerbil-tune submit ray
     -- COMMAND...* +

@@ -157,7 +157,7 @@ class TestTheTestsThemselves:
         [
             "search SPACE.yaml",
             "search SPACE.yaml --data d --trials many",
-            "search SPACE.yaml --data d --epochs 3",
+            "search SPACE.yaml --data d --epoch 3",
             "predict --model m --data d",
             "submit slurm --gpus 2 -- search SPACE.yaml",
             "promote gerbil-locator first",

@@ -7,13 +7,13 @@ import pytest
 from typer.testing import CliRunner
 
 from gerbil_tune.cli.app import app
-from gerbil_tune.cli.search import _StudyRun
+from gerbil_tune.cli.study_run import check_data
 from gerbil_tune.cli.train import _identity
 from gerbil_tune.cli.training_data import describe, open_training_data
 from gerbil_tune.config.schema import DataConfig, ExperimentConfig
 from gerbil_tune.config.space import load_space
 from gerbil_tune.errors import ConfigError, DatasetError
-from gerbil_tune.tracking.store import known_warnings_ignored
+from gerbil_tune.search.storage import open_study
 from tests.integration.command_line import SPACE
 
 
@@ -68,25 +68,22 @@ def test_a_study_goes_on_with_its_own_events_only(make_event_file, folder):
     (folder / "space.yaml").write_text(SPACE)
     study_dir = folder / "study"
     study_dir.mkdir()
-    with known_warnings_ignored():
-        run = _StudyRun(
-            load_space(folder / "space.yaml", ()), "tiny", study_dir, f"sqlite:///{study_dir}/o.db"
-        )
+    study = open_study(f"sqlite:///{study_dir}/o.db", "tiny", load_space(folder / "space.yaml", ()))
 
-        def begin(where, **options):
-            run.check_data(open_training_data([path], config, folder / where, **options))
+    def begin(where, **options):
+        check_data(study, open_training_data([path], config, folder / where, **options))
 
-        begin("a", split=folder / "split")
-        begin("a", split=folder / "split")
-        begin("a")
-        save(folder / "split" / "test_set.npy", np.arange(50, 60))
-        begin("b", split=folder / "split")  # a test part decides nothing
-        without_first = save(folder / "events.npy", np.arange(1, 60))
-        with pytest.raises(ConfigError, match=r"another split of them \(data_fingerprint"):
-            begin("c", split=folder / "split", events=without_first)
-        save(folder / "split" / "val_set.npy", np.arange(41, 50))
-        with pytest.raises(ConfigError, match=r"of them \(validation_fingerprint"):
-            begin("d", split=folder / "split")
+    begin("a", split=folder / "split")
+    begin("a", split=folder / "split")
+    begin("a")
+    save(folder / "split" / "test_set.npy", np.arange(50, 60))
+    begin("b", split=folder / "split")  # a test part decides nothing
+    without_first = save(folder / "events.npy", np.arange(1, 60))
+    with pytest.raises(ConfigError, match=r"another split of them \(data_fingerprint"):
+        begin("c", split=folder / "split", events=without_first)
+    save(folder / "split" / "val_set.npy", np.arange(41, 50))
+    with pytest.raises(ConfigError, match=r"of them \(validation_fingerprint"):
+        begin("d", split=folder / "split")
 
 
 def test_a_changed_split_is_another_training_run(folder):

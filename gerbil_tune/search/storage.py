@@ -1,0 +1,156 @@
+"""Where a study is kept: its Optuna storage, its file ``study.yaml`` and its lock.
+
+The storage is the only truth about a study. These are the attributes that this program writes there; a trial
+has parameters and values besides.
+
+of a trial     config, metrics, best_metrics, curve, seconds, reason, reason_kind, mishaps, accumulate_steps,
+               paused_at, cleared_epoch, parent, root, donor, replaces, warm_start
+of the study   study_id, space, metric, objectives, data_fingerprint, validation_fingerprint, spent_s, runs,
+               environment, champion, bundle, champion_uri, registered_bundle, refits, ensemble, selection
+"""
+
+import logging
+import os
+import uuid
+from pathlib import Path
+
+import optuna
+import yaml
+from filelock import FileLock, Timeout
+from optuna.trial import FrozenTrial
+
+from gerbil_tune.config.load import read_tree
+from gerbil_tune.config.space import SpaceFile
+from gerbil_tune.errors import ConfigError
+from gerbil_tune.urls import without_password
+
+STUDY_FILE = "study.yaml"
+STORAGE_VARIABLE = "GERBIL_TUNE_STORAGE"
+_LOCK_FILE = ".lock"
+_BUSY_TIMEOUT_S = 60.0
+"""A report may be reading while the search writes."""
+
+
+def storage_url(study_dir: Path) -> str:
+    """Return the study's own SQLite storage, as an absolute URL."""
+    return f"sqlite:///{(study_dir.resolve() / 'optuna.db').as_posix()}"
+
+
+def study_lock(study_dir: Path, timeout_s: float = 0.0) -> FileLock:
+    """The lock that a search holds on its study; the system frees it when the process ends, however."""
+    return FileLock(study_dir / _LOCK_FILE, timeout=timeout_s)
+
+
+def is_running(study_dir: Path) -> bool:
+    """Whether a search holds the study just now."""
+    if not (study_dir / _LOCK_FILE).exists():
+        return False
+    try:
+        with study_lock(study_dir):
+            return False
+    except Timeout:
+        return True
+
+
+def write_study_file(study_dir: Path, name: str, storage: str, space: SpaceFile) -> None:
+    """Write the resolved study beside its results, without the storage's password."""
+    content = {
+        "name": name,
+        "storage": without_password(storage),
+        "space": space.model_dump(mode="json"),
+    }
+    path = study_dir / STUDY_FILE
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(yaml.safe_dump(content, sort_keys=False))
+    temporary.replace(path)
+
+
+def stored_study(study_dir: Path) -> optuna.Study:
+    """Open the study of a folder for reading.
+
+    A storage with a password is given by the environment variable ``GERBIL_TUNE_STORAGE``.
+
+    Raises:
+        ConfigError: If its storage holds none.
+    """
+    facts = read_tree(study_dir / STUDY_FILE)
+    url = str(facts["storage"])
+    given = os.environ.get(STORAGE_VARIABLE, url)
+    try:
+        return optuna.load_study(
+            study_name=str(facts["name"]),
+            storage=_connect(given if without_password(given) == url else url),
+        )
+    except KeyError as error:
+        raise ConfigError(
+            f"{study_dir / STUDY_FILE}: no study {error} is stored; run gerbil-tune search again"
+        ) from None
+
+
+def open_study(
+    storage: str | optuna.storages.BaseStorage, name: str, space: SpaceFile
+) -> optuna.Study:
+    """Create a study, or open one that searched the same space for the same objectives.
+
+    Raises:
+        ConfigError: If it searched another, or the storage cannot be opened.
+    """
+    objectives = space.study.objectives
+    try:
+        study = optuna.create_study(
+            storage=_connect(storage) if isinstance(storage, str) else storage,
+            study_name=name,
+            directions=["minimize"] * len(objectives),
+            load_if_exists=True,
+        )
+    except ConfigError:
+        raise
+    except Exception as error:  # the storage's driver decides the type
+        raise _cannot_open(str(storage), error) from None
+    searched = space.model_dump(mode="json", include={"base", "parameters"})
+    known = study.user_attrs
+    if "space" not in known:
+        study.set_user_attr("study_id", uuid.uuid4().hex)
+        study.set_user_attr("metric", objectives[0])
+        study.set_user_attr("objectives", list(objectives))
+        study.set_user_attr("space", searched)
+        return study
+    begun_for = tuple(known.get("objectives", [known.get("metric")]))
+    if known["space"] != searched or begun_for != objectives:
+        other = "another space" if known["space"] != searched else "other objectives"
+        raise ConfigError(
+            f"the study {name!r} already holds {len(study.trials)} trials of {other}; "
+            "give the new search another --name, or undo the change in the space file"
+        )
+    if "study_id" not in known:
+        study.set_user_attr("study_id", uuid.uuid4().hex)
+    return study
+
+
+def curve_of(trial: FrozenTrial) -> dict[int, float]:
+    """The metric after each epoch; where there are several objectives Optuna keeps none itself."""
+    if trial.intermediate_values:
+        return dict(trial.intermediate_values)
+    return {int(epoch): value for epoch, value in trial.user_attrs.get("curve", {}).items()}
+
+
+def is_own(trial: FrozenTrial) -> bool:
+    """Whether a trial was run by this study, not taken from an earlier one."""
+    return "warm_start" not in trial.user_attrs
+
+
+def _connect(url: str) -> str | optuna.storages.RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    if not url.startswith("sqlite"):
+        return url
+    patient = {"connect_args": {"timeout": _BUSY_TIMEOUT_S}}
+    try:
+        return optuna.storages.RDBStorage(url, engine_kwargs=patient)
+    except Exception as error:  # the storage's driver decides the type
+        raise _cannot_open(url, error) from None
+
+
+def _cannot_open(url: str, error: Exception) -> ConfigError:
+    reason = " ".join(str(error).split())
+    return ConfigError(f"the study's storage {without_password(url)} cannot be opened: {reason}")
