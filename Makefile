@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv demo test test-fast check format bench clean
+.PHONY: venv demo test test-fast test-faults check format bench clean
 
 venv: $(STAMP)
 
@@ -25,7 +25,10 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest
 
 test-fast: $(STAMP)
-	@$(BIN)/python -m pytest -m 'not slow and not ray'
+	@$(BIN)/python -m pytest -m 'not slow and not ray and not exhaustive'
+
+test-faults: $(STAMP)
+	@$(BIN)/python -m pytest tests/faults -m ''
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
