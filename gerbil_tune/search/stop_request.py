@@ -5,15 +5,15 @@ which all of them reach; each writes a checkpoint and ends.
 """
 
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
+from gerbil_tune.training.signals import handled
+
 STOP_FILE = "stop"
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _PATIENCE_S = 90.0
 """For trials to write their checkpoints."""
 
@@ -60,33 +60,11 @@ class StopRequest:
         """Let later work run; the reason remains."""
         self.file.unlink(missing_ok=True)
 
-    @contextmanager
-    def on_signals(self) -> Iterator[None]:
+    def on_signals(self) -> AbstractContextManager[Callable[[], None]]:
         """Make Ctrl-C, SIGTERM and SIGUSR1 ask to stop meanwhile."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        for number in SIGNALS:
-            signal.signal(number, lambda got, _: self.ask("signal", signal.Signals(got).name))
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return handled(lambda number, _: self.ask("signal", signal.Signals(number).name))
 
 
-@contextmanager
-def signals_interrupt() -> Iterator[None]:
+def signals_interrupt() -> AbstractContextManager[Callable[[], None]]:
     """Make SIGTERM and SIGUSR1 raise KeyboardInterrupt meanwhile, as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number in SIGNALS:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return handled(signal.default_int_handler)

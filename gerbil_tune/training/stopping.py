@@ -4,8 +4,6 @@ A signal reaches one process, the training runs in others. So the process that g
 the run, for which all workers look.
 """
 
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +13,10 @@ import torch
 import torch.distributed
 
 from gerbil_tune.training.session import TrainingSession
+from gerbil_tune.training.signals import handled
 
 STOP_FILE = "stop"
 """In the folder of a run that has no other."""
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopTraining(Exception):  # noqa: N818 - it is no error
@@ -47,10 +44,6 @@ def stop_on_signals(stop_file: Path, say: Callable[[str], None]) -> Iterator[Cal
         To be called when others have taken the signals meanwhile, as ``ray.init`` does with SIGTERM.
     """
     stop_file.unlink(missing_ok=True)
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None  # signals reach the main thread alone
-        return
-
     asked = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -62,14 +55,5 @@ def stop_on_signals(stop_file: Path, say: Callable[[str], None]) -> Iterator[Cal
         stop_file.touch()
         say("stopping after the step under way; once more to stop at once")
 
-    def listen() -> None:
-        for number in _SIGNALS:
-            signal.signal(number, on_signal)
-
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    listen()
-    try:
+    with handled(on_signal) as listen:
         yield listen
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -122,7 +122,7 @@ def test_a_wrong_space_file(folder, old, new, sentence):
         (
             ["train", "--data", "good.h5", "--set", "training/epoch=3"],
             "config: training/epoch is not a known key; "
-            "valid: epochs, global_batch_size, clip_norm, precision, seed",
+            "valid: epochs, global_batch_size, accumulate_steps, clip_norm, ema_decay, batch_norm, ",
         ),
         (
             ["train", "--data", "good.h5", "--set", "training/epochs={"],
