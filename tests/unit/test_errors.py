@@ -11,6 +11,7 @@ EXIT_CODES = {
     "ModelNotFoundError": 2,
     "LaunchError": 1,
     "NonFiniteLossError": 1,
+    "StoppedError": 75,
 }
 
 
