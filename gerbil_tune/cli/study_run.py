@@ -1,5 +1,7 @@
 """One run of ``gerbil-tune search`` on a study; the study itself may have had runs before."""
 
+import os
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -8,7 +10,7 @@ import typer
 from filelock import Timeout
 
 from gerbil_tune.config.space import SpaceFile, boundary_configs
-from gerbil_tune.errors import ConfigError, LaunchError, StoppedError
+from gerbil_tune.errors import ConfigError, GerbilTuneError, LaunchError, StoppedError
 
 if TYPE_CHECKING:
     from gerbil_tune.cli.training_data import TrainingData
@@ -39,6 +41,7 @@ def run_study(
         LaunchError: If another search holds the study, or this one cannot go on.
         StoppedError: If it was stopped on request; the same call goes on.
     """
+    from gerbil_tune.search.ray_loss import lost_process
     from gerbil_tune.search.stop_request import signals_interrupt
     from gerbil_tune.search.storage import storage_url, study_lock
 
@@ -49,12 +52,25 @@ def run_study(
             run = _StudyRun(
                 space, opened, name, study_dir, storage or storage_url(study_dir), workers_per_trial
             )
-            run.go(save_path, max_concurrent)
+            try:
+                run.go(save_path, max_concurrent)
+            except GerbilTuneError as error:
+                if lost_process():
+                    _leave(error)
+                raise
     except Timeout:
         raise LaunchError(
             f"another search is running on the study {name!r} ({study_dir}); wait for it, stop it, or give "
             "this one another --name"
         ) from None
+
+
+def _leave(error: GerbilTuneError) -> NoReturn:
+    """End with the error's sentence and code; in an orderly exit Ray would wait for its lost processes."""
+    typer.echo(str(error) if isinstance(error, StoppedError) else f"error: {error}", err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(error.exit_code)
 
 
 def check_data(study: Any, opened: "TrainingData") -> None:

@@ -11,8 +11,10 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from gerbil_tune.errors import LaunchError
 from gerbil_tune.search.book import StudyBook
 from gerbil_tune.search.budget import spent_up, too_many_failures
+from gerbil_tune.search.ray_loss import lost_process
 from gerbil_tune.search.stop_request import StopRequest
 from gerbil_tune.search.tasks import Ending, NoTask
 
@@ -45,6 +47,15 @@ class BookKeeping:
             self.error = error
             self.stop.ask("storage", "the study could not be written")
             return instead
+
+    def notice_loss(self) -> bool:
+        """Whether Ray itself is gone; nothing that it still says of trials counts then."""
+        process = lost_process()
+        if process and self.error is None:
+            self.error = LaunchError(
+                f"Ray's process {process} has ended, and with it all that it ran; the same command goes on"
+            )
+        return bool(process)
 
     def look_at_budget(self) -> None:
         """Ask all to stop once a limit is reached."""
@@ -98,6 +109,10 @@ class BookSearcher(Searcher):
         number = self._numbers.pop(trial_id)
         text = self._errors.pop(trial_id, "")
         ending = crash(text) if error else ending_of(result or {})
+        self.keeping.notice_loss()
+        if error and self.keeping.stop.cause == "signal":
+            # Whoever stops a whole session or job signals the trials' processes too.
+            ending = Ending("interrupted")
         self.keeping.guarded(lambda: self.keeping.book.finish(number, ending), None)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -198,7 +213,8 @@ def ending_of(result: dict[str, Any]) -> Ending:
 def crash(text: str) -> Ending:
     """What Ray's report of a dead process says."""
     said = " ".join(text.split())
-    if re.search(r"OutOfMemory|due to the node running low on memory|OOM", said):
+    # Of any process that dies Ray says that the "OOM killer" may have been it: that tells nothing.
+    if re.search(r"OutOfMemoryError|NODE_OUT_OF_MEMORY|the node running low on memory", said):
         return Ending(
             "out of memory", "its process was ended because the machine ran out of memory"
         )

@@ -166,6 +166,17 @@ def copy_newest(run_dir_from: Path, run_dir_to: Path) -> int:
     )
 
 
+def drop_history_after(run_dir: Path, epoch: int) -> None:
+    """Drop from a run's history the epochs that it will do again, and a line that was cut off.
+
+    Args:
+        run_dir: Of the run.
+        epoch: Its newest readable checkpoint's.
+    """
+    if (run_dir / HISTORY).exists():
+        _copy_history(run_dir, run_dir, epoch)
+
+
 def remove_checkpoints(run_dir: Path) -> None:
     """Delete the checkpoints of a run that needs none any more."""
     shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)

@@ -20,7 +20,7 @@ from gerbil_tune.models.batch_norm import use_statistics_of
 from gerbil_tune.models.bundle import save_weights, weights_name
 from gerbil_tune.models.localizer import Localizer, autocast_dtype
 from gerbil_tune.training.averaging import WeightAverage
-from gerbil_tune.training.checkpoints import HISTORY, PartialEpoch, Progress
+from gerbil_tune.training.checkpoints import HISTORY, PartialEpoch, Progress, drop_history_after
 from gerbil_tune.training.divergence import check_explosion, non_finite_error
 from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.optimizer import lr_factor, make_optimizer, optimizer_step
@@ -62,6 +62,8 @@ def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
     if not state.load_newest(job.run_dir) and session.rank == 0:
         job.run_dir.mkdir(parents=True, exist_ok=True)
         save_weights(job.run_dir / weights_name("init"), cpu_weights(model))
+    if session.rank == 0:
+        drop_history_after(job.run_dir, state.progress.epoch)
     check_same_start(state.progress, job, session)
     # Features have no parameters, so the network alone is what workers share.
     network: torch.nn.Module = model.network
@@ -245,7 +247,8 @@ def finish_epoch(
 ) -> None:
     """Note the best weights, write the history and the checkpoint, then report.
 
-    In this order a kill in between repeats an epoch in the history, and never leaves one out.
+    In this order a kill in between leaves an epoch too many in the history, which is dropped when the run
+    goes on, and never one too few.
     """
     progress = state.progress
     check_explosion(metrics["train_nll"], progress.partial.step, progress, job)

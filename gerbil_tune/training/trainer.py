@@ -304,21 +304,23 @@ def followed_history(run_dir: Path, on_epoch: Callable[[dict[str, float]], None]
     The history file, not Ray's log stream, which may end before the training does.
     """
     path = run_dir / HISTORY
-    offset = path.stat().st_size if path.exists() else 0
     finished = threading.Event()
 
+    def whole_lines() -> list[str]:
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [line for line in lines if line.endswith("\n")]
+
+    place = newest_place(run_dir)  # what comes after it will be done again
+    seen = 0 if place is None else place[0]
+
     def follow() -> None:
-        nonlocal offset
+        nonlocal seen
         while True:
             ending = finished.wait(_POLL_S)
-            if path.exists():
-                with path.open() as history:
-                    history.seek(offset)
-                    for line in iter(history.readline, ""):
-                        if not line.endswith("\n"):
-                            break
-                        offset += len(line)
-                        on_epoch(json.loads(line))
+            lines = whole_lines()
+            for line in lines[seen:]:
+                on_epoch(json.loads(line))
+            seen = len(lines)
             if ending:
                 return
 
