@@ -306,7 +306,6 @@ def test_a_full_disk_at_a_checkpoint_loses_one_epoch(long_job, run_job, undistur
     assert_same_results(job, expected)
     epochs = [line["epoch"] for line in history(job)]
     assert epochs == [1, 2, 3, 4]  # the one that was noted without a checkpoint is done again
-    assert history(job)[2] == history(job)[3]
 
 
 @pytest.mark.parametrize("torn", ["state.safetensors", "state.json"])
