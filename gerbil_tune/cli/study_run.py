@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gerbil_tune.tracking.tracker import StudyStatus
 
 
+_STOPPED = "stopped; run the same command again to continue where it stopped"
 _LOCK_WAIT_S = 2.0
 """Whoever lists the studies holds the lock for a moment."""
 
@@ -58,6 +59,8 @@ def run_study(
                 if lost_process():
                     _leave(error)
                 raise
+    except KeyboardInterrupt:
+        raise StoppedError(_STOPPED) from None
     except Timeout:
         raise LaunchError(
             f"another search is running on the study {name!r} ({study_dir}); wait for it, stop it, or give "
@@ -375,7 +378,7 @@ class _StudyRun:
         typer.echo(f"gerbil-tune report {self.name} shows what there is so far")
         if isinstance(stopped, StoppedError):
             raise stopped
-        raise StoppedError("stopped; run the same command again to continue where it stopped")
+        raise StoppedError(_STOPPED)
 
     def _print_summary(self, selection: "Selection", page: Path) -> None:
         """Say what there is now and what to do next."""
