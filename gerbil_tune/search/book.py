@@ -203,16 +203,20 @@ class StudyBook:
         epoch = int(metrics["epoch"])
         if not math.isfinite(value):
             return False
+        is_old = epoch < max(live.curve.values, default=0)
+        if is_old and epoch in live.curve.values:  # told again by a run that goes on
+            return False
         if epoch not in live.curve.values:
             live.curve.values[epoch] = value
             if self.space.study.further_objectives:
                 live.trial.set_user_attr("curve", live.curve.values)
             else:
                 live.trial.report(value, epoch)
-        live.trial.set_user_attr("metrics", metrics)
+        if not is_old:
+            live.trial.set_user_attr("metrics", metrics)
         for listener in self.listeners:
             listener.on_epoch(number, metrics)
-        if metrics["training_done"] or epoch <= live.curve.cleared_epoch:
+        if is_old or metrics["training_done"] or epoch <= live.curve.cleared_epoch:
             return False
         live.verdict = self._policy.after_epoch(live.curve, epoch, self._curves)
         return live.verdict.stop or live.verdict.pause

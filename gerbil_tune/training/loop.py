@@ -34,6 +34,9 @@ from gerbil_tune.training.within_epoch import CheckpointClock, Due, EpochTally
 BEST_PREDICTIONS = "best_predictions.safetensors"
 """What the best weights predicted of the validation events: mean, covariance and truth."""
 
+_REPORTS_AT_RISK = 50
+"""Epochs that a group may do before its controller hears of one."""
+
 
 def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
     """Train from the newest checkpoint, or from the start, to the last epoch or until asked to stop.
@@ -272,9 +275,28 @@ def finish_epoch(
 
 
 def report_again(progress: Progress, job: TrainingJob, session: TrainingSession) -> None:
-    """Report the last epoch of a run that goes on; nothing for one that begins."""
-    if progress.last_metrics:
-        session.report(with_end(progress, job))
+    """Report the last epochs of a run that goes on; nothing for one that begins.
+
+    A process takes its last report with it when it dies; a group takes all that its controller, which asks
+    about once a second, has not fetched.
+    """
+    if not progress.last_metrics:
+        return
+    told: list[Any] = []
+    if session.world_size > 1:
+        found = [earlier_epochs(job, progress.epoch) if session.rank == 0 else None]
+        torch.distributed.broadcast_object_list(found)
+        told = found[0] or []
+    for metrics in [*told, with_end(progress, job)]:
+        session.report(metrics)
+
+
+def earlier_epochs(job: TrainingJob, epoch: int) -> list[dict[str, float]]:
+    """The newest lines of the history before an epoch, each epoch once, the oldest first."""
+    path = job.run_dir / HISTORY
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = {row["epoch"]: row for row in map(json.loads, lines) if row["epoch"] < epoch}
+    return [rows[key] for key in sorted(rows)][-_REPORTS_AT_RISK:]
 
 
 def with_end(progress: Progress, job: TrainingJob) -> dict[str, float]:

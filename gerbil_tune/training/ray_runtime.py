@@ -89,6 +89,7 @@ def _start_local(num_cpus: int | None) -> None:
         worker_environment["GLOO_SOCKET_IFNAME"] = _loopback_interface()
     with _signals_not_inherited():
         ray.init(
+            address="local",  # else it joins an instance that someone has started on this machine
             num_cpus=num_cpus,
             include_dashboard=True,
             dashboard_host="127.0.0.1",

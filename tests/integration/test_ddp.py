@@ -152,7 +152,8 @@ def test_metrics_are_those_of_one_worker_with_the_saved_weights(group, name):
 
 def test_two_workers_resume_exactly(group):
     folder, (first, second) = group
-    assert first["resumed"] == second["resumed"] == first["gcc-net"][1:]
+    # What may have been lost on its way is told again.
+    assert first["resumed"] == second["resumed"] == first["gcc-net"]
     resumed = load_file(folder / "resumed" / "final_weights.safetensors")
     undisturbed = load_file(folder / "two-gcc-net" / "final_weights.safetensors")
     assert all(torch.equal(resumed[name], undisturbed[name]) for name in undisturbed)
