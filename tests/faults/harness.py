@@ -177,7 +177,7 @@ class RunningSearch:
         """Whether the driver has ended."""
         return self._process.poll() is not None
 
-    def wait_for(self, condition: Callable[[], Any], what: str, timeout_s: float = 120.0) -> Any:
+    def wait_for(self, condition: Callable[[], Any], what: str, timeout_s: float = 240.0) -> Any:
         """Wait for a condition while the search runs, and return what it returned.
 
         Raises:
@@ -253,7 +253,7 @@ class RunningSearch:
             time.sleep(0.05)
         return time.monotonic() - began
 
-    def finish(self, code: int = 0, timeout_s: float = 240.0) -> str:
+    def finish(self, code: int = 0, timeout_s: float = 400.0) -> str:
         """Wait for the end, check the exit code and that nobody is left; return what it printed."""
         try:
             got = self._process.wait(timeout_s)

@@ -115,7 +115,7 @@ def test_raylet_killed(site: Path, undisturbed: FinalState) -> None:
         search.wait_for_epoch(run_dir, 10)
         search.kill("raylet")
         epoch, killed = place(run_dir)[0], time.monotonic()
-        printed = search.finish(LaunchError.exit_code, timeout_s=60)
+        printed = search.finish(LaunchError.exit_code, timeout_s=120)
         ended_s = time.monotonic() - killed
     assert "raylet" in printed.split("error: ")[-1]
     assert "same command goes on" in printed

@@ -131,6 +131,23 @@ def test_more_trials_continue_the_study_and_repeat_nothing(searched: tuple[Path,
     assert len(stored(folder).trials) == 4
 
 
+def test_the_two_best_are_compared_and_a_budget_of_epochs_ends_a_study(site: Path) -> None:
+    arguments = ("search", "space.yaml", "--data", "data", "--name", "budget", "--trials", "50")
+    arguments += ("--max-concurrent", "1", "--epochs", "9", "--refit-top", "2")
+    done = run(site, *arguments, "--set", "study/trial_scheduler/kind=none")
+    assert "no more trials: the budget of 9 epochs is spent" in done.stdout
+    trials = stored(site, "budget").trials
+    states = [trial.state for trial in trials]
+    assert states[:2] == [TrialState.COMPLETE] * 2
+    assert set(states[2:]) <= {TrialState.PRUNED}
+    assert all(trial.user_attrs["reason_kind"] == "budget" for trial in trials[2:])
+    assert "ensemble" in done.stdout
+    assert len(stored(site, "budget").user_attrs["refits"]) == 2
+    listed = run(site, "studies", "--json").stdout
+    (summary,) = (row for row in json.loads(listed) if row["name"] == "budget")
+    assert summary["state"] == "complete"
+
+
 def test_other_data_under_the_same_study_are_refused(searched: tuple[Path, str]) -> None:
     folder, _ = searched
     other = folder / "other"

@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from gerbil_tune.config.schema import DataConfig
 from gerbil_tune.config.space import SpaceFile
+from gerbil_tune.config.study import PopulationConfig
 from gerbil_tune.data.events import recording_setup
 from gerbil_tune.data.splits.splits import load_splits
 from gerbil_tune.search.book import StudyBook
@@ -139,3 +140,24 @@ def test_a_diverged_trial_fails_with_its_reason_and_the_study_goes_on(
     assert failed
     assert {trial.user_attrs["reason_kind"] for trial in failed} == {"diverged"}
     assert len(book.study.trials) == 4
+
+
+def test_a_population_goes_on_from_copied_checkpoints(
+    tmp_path: Path, make_site: Callable[..., TrialSite]
+) -> None:
+    space = make_space(epochs=6)
+    scheduler = PopulationConfig(kind="pbt", interval_epochs=2, quantile=0.5)
+    study = space.study.model_copy(update={"trial_scheduler": scheduler})
+    space = space.model_copy(update={"study": study})
+    book = search(tmp_path / "p", make_site(tmp_path / "p"), space, trials=2)
+    first, second, copy = book.study.trials
+    loser, winner = sorted((first, second), key=lambda t: -t.intermediate_values[2])
+    assert loser.state is TrialState.PRUNED
+    assert loser.user_attrs["reason_kind"] == "replaced"
+    assert winner.state is TrialState.COMPLETE
+    assert copy.user_attrs["parent"] == winner.number
+    assert copy.state is TrialState.COMPLETE
+    # Its own epochs alone: 3 to 6, or 5 and 6 where the winner was further already.
+    assert sorted(copy.intermediate_values) in ([3, 4, 5, 6], [5, 6])
+    assert copy.value == min(copy.intermediate_values.values())
+    assert copy.params != winner.params
