@@ -160,8 +160,10 @@ class StudyProgress:
         if not limits:
             return ""
         seconds, limit = min(limits)
+        if seconds <= 0:
+            return ""
         step = 60 if seconds > 600 else 1
-        return f"about {format_duration(step * round(max(0.0, seconds) / step))} left ({limit})"
+        return f"about {format_duration(step * round(seconds / step))} left ({limit})"
 
     def _epochs_to_come(self) -> float:
         """Epochs until all trials are over, if those to come take as many as those that are over."""
