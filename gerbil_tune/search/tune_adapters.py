@@ -139,7 +139,8 @@ class BookScheduler(FIFOScheduler):
         if "ending" in result:
             return str(TrialScheduler.CONTINUE)
         number, metrics = trial.config["number"], numbers_of(result)
-        ends = self.keeping.guarded(lambda: self.keeping.book.report(number, metrics), False)
+        # Once nobody notes epochs any more none is trained: of a run that goes on only the last is told again.
+        ends = self.keeping.guarded(lambda: self.keeping.book.report(number, metrics), True)
         return str(TrialScheduler.STOP if ends else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
