@@ -139,7 +139,7 @@ class BookScheduler(FIFOScheduler):
         if "ending" in result:
             return str(TrialScheduler.CONTINUE)
         number, metrics = trial.config["number"], numbers_of(result)
-        # Once nobody notes epochs any more none is trained: of a run that goes on only the last is told again.
+        # Once nobody notes epochs any more none is trained: only the last of a run is told again.
         ends = self.keeping.guarded(lambda: self.keeping.book.report(number, metrics), True)
         return str(TrialScheduler.STOP if ends else TrialScheduler.CONTINUE)
 
