@@ -95,6 +95,9 @@ def train_and_export(
     identity = _identity(experiment, data, split, events)
     run_dir = (save_path / ".runs" / f"{experiment.name}-{identity}").resolve()
     from gerbil_tune.cli.training_data import open_training_data, warn_of_changes
+
+    opened = open_training_data(data, experiment.data, run_dir, split=split, events=events)
+    # Torch takes seconds to load: not before the data are known to be readable.
     from gerbil_tune.training.export import export_bundle
     from gerbil_tune.training.job import TrainingJob
     from gerbil_tune.training.stopping import STOP_FILE, stop_on_signals
@@ -102,7 +105,6 @@ def train_and_export(
 
     stop_file = run_dir / STOP_FILE
     with stop_on_signals(stop_file, lambda said: typer.echo(said, err=True)) as listen_again:
-        opened = open_training_data(data, experiment.data, run_dir, split=split, events=events)
         job = TrainingJob(experiment, opened.setup, opened.splits, run_dir, stop_file=stop_file)
         fingerprint = _train(job, opened, workers, listen_again)
     bundle = export_bundle(

@@ -140,8 +140,14 @@ class BookScheduler(FIFOScheduler):
             return str(TrialScheduler.CONTINUE)
         number, metrics = trial.config["number"], numbers_of(result)
         # Once nobody notes epochs any more none is trained: only the last of a run is told again.
-        ends = self.keeping.guarded(lambda: self.keeping.book.report(number, metrics), True)
+        ends = self.keeping.guarded(lambda: self._report(number, metrics), True)
         return str(TrialScheduler.STOP if ends else TrialScheduler.CONTINUE)
+
+    def _report(self, number: int, metrics: dict[str, float]) -> bool:
+        ends = self.keeping.book.report(number, metrics)
+        self.keeping.look_at_budget()
+        # Short epochs would go on for some of them before the trial sees the file that asks it to stop.
+        return ends or bool(self.keeping.stop.cause)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Keep what is known of the failure; the searcher hears next that there was one."""
