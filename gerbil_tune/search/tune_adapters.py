@@ -172,6 +172,18 @@ class Heartbeat(Callback):
         """Look at the budget and redraw."""
         self.keeping.guarded(self._beat, None)
 
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Let Tune forget what it would keep of every trial to the end: the book has it."""
+        forget(trial)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """The same of one whose process has died."""
+        forget(trial)
+
     def _beat(self) -> None:
         self.redraw()
         self.keeping.look_at_budget()
@@ -197,6 +209,16 @@ class OverdueStopper(Stopper):
     def stop_all(self) -> bool:
         """Whether patience is at its end."""
         return self.stop.is_overdue
+
+
+def forget(trial: Trial) -> None:
+    """Drop the statistics of a trial's results and its config, tens of kilobytes of each trial."""
+    known = trial.run_metadata
+    known.metric_analysis = {}
+    known.metric_n_steps = {}
+    trial.config = {}
+    trial.evaluated_params = {}
+    trial.invalidate_json_state()
 
 
 def numbers_of(result: dict[str, Any]) -> dict[str, float]:
