@@ -42,9 +42,9 @@ def run_study(
         LaunchError: If another search holds the study, or this one cannot go on.
         StoppedError: If it was stopped on request; the same call goes on.
     """
-    from gerbil_tune.search.ray_loss import lost_process
     from gerbil_tune.search.stop_request import signals_interrupt
     from gerbil_tune.search.storage import storage_url, study_lock
+    from gerbil_tune.training.ray_thread import loss_of_ray
 
     study_dir.mkdir(parents=True, exist_ok=True)
     study_dir = study_dir.resolve()
@@ -56,7 +56,7 @@ def run_study(
             try:
                 run.go(save_path, max_concurrent)
             except GerbilTuneError as error:
-                if lost_process():
+                if loss_of_ray() is not None:
                     _leave(error)
                 raise
     except KeyboardInterrupt:

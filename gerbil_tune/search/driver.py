@@ -2,12 +2,8 @@
 
 import logging
 import shutil
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from optuna.exceptions import StorageInternalError
 
@@ -16,13 +12,7 @@ from gerbil_tune.search.book import StudyBook
 from gerbil_tune.search.placement import Placement
 from gerbil_tune.search.stop_request import StopRequest
 from gerbil_tune.search.trial import CONTROLLER_CPUS, TrialSite, run_trial, run_trial_with_workers
-
-if TYPE_CHECKING:
-    from gerbil_tune.search.tune_adapters import BookKeeping
-
-_LOOK_INTERVAL_S = 0.25
-_SIGNAL_LAG_S = 0.5
-"""A signal to a whole process group may reach Ray before this process."""
+from gerbil_tune.training.ray_thread import run_until_lost
 
 
 def run_trials(
@@ -91,38 +81,13 @@ def run_trials(
     # It prints a traceback for each process that dies; the book says in a sentence what becomes of the trial.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
-        lost = _fit(tuner.fit, keeping)
+        lost = run_until_lost(tuner.fit, keeping.notice_loss)
     finally:
         shutil.rmtree(tune_dir, ignore_errors=True)
     if lost and stop.cause == "signal":
         return  # it was sent to Ray too
     if keeping.error is not None:
         raise _explained(keeping.error) from keeping.error
-
-
-def _fit(fit: Callable[[], object], keeping: "BookKeeping") -> bool:
-    """Let Tune run until it ends or Ray is gone; return whether it is.
-
-    In a thread, for in the main one Tune would replace the signal handlers that ask to stop in order.
-    """
-    ended: Future[None] = Future()
-
-    def work() -> None:
-        try:
-            fit()
-        except BaseException as error:
-            ended.set_exception(error)
-        else:
-            ended.set_result(None)
-
-    threading.Thread(target=work, name="tune", daemon=True).start()
-    while not wait((ended,), _LOOK_INTERVAL_S).done and not keeping.notice_loss():
-        pass
-    if keeping.notice_loss():
-        time.sleep(_SIGNAL_LAG_S)
-        return True
-    ended.result()
-    return False
 
 
 def _explained(error: Exception) -> Exception:

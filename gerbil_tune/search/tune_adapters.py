@@ -11,12 +11,11 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from gerbil_tune.errors import LaunchError
 from gerbil_tune.search.book import StudyBook
 from gerbil_tune.search.budget import spent_up, too_many_failures
-from gerbil_tune.search.ray_loss import lost_process
 from gerbil_tune.search.stop_request import StopRequest
 from gerbil_tune.search.tasks import Ending, NoTask
+from gerbil_tune.training.ray_thread import loss_of_ray
 
 _NOTE_TIME_EVERY_S = 30.0
 
@@ -50,12 +49,9 @@ class BookKeeping:
 
     def notice_loss(self) -> bool:
         """Whether Ray itself is gone; nothing that it still says of trials counts then."""
-        process = lost_process()
-        if process and self.error is None:
-            self.error = LaunchError(
-                f"Ray's process {process} has ended, and with it all that it ran; the same command goes on"
-            )
-        return bool(process)
+        loss = loss_of_ray()
+        self.error = self.error or loss
+        return loss is not None
 
     def look_at_budget(self) -> None:
         """Ask all to stop once a limit is reached."""

@@ -19,6 +19,7 @@ from gerbil_tune.training.checkpoints import HISTORY, newest_place
 from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.loop import train_loop
 from gerbil_tune.training.memory import out_of_memory
+from gerbil_tune.training.ray_thread import loss_of_ray, run_until_lost
 from gerbil_tune.training.session import StopFile
 from gerbil_tune.training.stopping import any_rank
 from gerbil_tune.training.worker_error import forget_error, is_own_error, note_error, noted_error
@@ -167,8 +168,7 @@ def train_with_workers(
     trainer = make_torch_trainer(job, num_workers=num_workers, use_gpu=use_gpu)
     try:
         with followed_history(job.run_dir, on_epoch):
-            # In the main thread Ray Train would take SIGINT for itself, and keep it.
-            in_a_thread(lambda: fit(trainer, job))
+            run_until_lost(lambda: fit(trainer, job))
     except MemoryError as error:
         raise LaunchError(
             f"a worker ran out of memory ({str(error)[:300]}); --set training/accumulate_steps="
@@ -178,7 +178,7 @@ def train_with_workers(
     if place is not None and place[0] >= job.config.training.epochs:
         return
     end_if_asked(job)
-    raise LaunchError(
+    raise loss_of_ray() or LaunchError(
         f"the worker group ended {describe_place(place, job)}, as seen from here; put {job.run_dir} on "
         "storage that all workers share"
     )
@@ -205,28 +205,6 @@ def describe_place(place: tuple[int, int] | None, job: TrainingJob) -> str:
     epoch, step = place or (0, 0)
     steps = f" and step {step} of the next" if step else ""
     return f"after epoch {epoch}/{job.config.training.epochs}{steps}"
-
-
-def in_a_thread(work: Callable[[], None]) -> None:
-    """Do something in another thread, while this one takes signals.
-
-    Raises:
-        BaseException: What ``work`` raised; KeyboardInterrupt at once, while the work goes on.
-    """
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_POLL_S)
-    if raised:
-        raise raised[0]
 
 
 def fewest(num_workers: NumWorkers) -> int:

@@ -10,13 +10,13 @@ import torch
 
 from gerbil_tune.errors import ConfigError, DatasetError, LaunchError, NonFiniteLossError
 from gerbil_tune.training import trainer
+from gerbil_tune.training.ray_thread import run_until_lost
 from gerbil_tune.training.session import InProcessSession
 from gerbil_tune.training.trainer import (
     check_shares,
     elastic_workers,
     fewest,
     fit,
-    in_a_thread,
     root_error,
     train_worker,
 )
@@ -148,7 +148,7 @@ class TestThread:
 
         started = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            in_a_thread(work)
+            run_until_lost(work)
         assert time.monotonic() - started < 5
         released.set()
         assert signal.getsignal(signal.SIGINT) is before
@@ -158,7 +158,7 @@ class TestThread:
             raise LaunchError("no")
 
         with pytest.raises(LaunchError, match="no"):
-            in_a_thread(work)
+            run_until_lost(work)
 
 
 @pytest.mark.parametrize(
