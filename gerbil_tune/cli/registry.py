@@ -51,11 +51,14 @@ def models() -> None:
 
     from gerbil_tune.tracking.model_registry import list_models
     from gerbil_tune.tracking.store import default_tracking_uri
+    from gerbil_tune.urls import without_password
 
     uri = default_tracking_uri(Path.cwd())
     rows = list_models(uri)
     if not rows:
-        typer.echo(f"no model is registered at {uri}; gerbil-tune search and register make some")
+        typer.echo(
+            f"no model is registered at {without_password(uri)}; gerbil-tune search and register make some"
+        )
         return
     table = Table("model", "version", "aliases", "created", "validation median (mm)")
     for row in rows:

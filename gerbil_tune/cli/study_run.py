@@ -1,7 +1,5 @@
 """One run of ``gerbil-tune search`` on a study; the study itself may have had runs before."""
 
-import os
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -9,13 +7,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 from filelock import Timeout
 
+from gerbil_tune.cli.champion import evaluate_champion, print_summary, register_champion
+from gerbil_tune.cli.lost_ray import left_without_ray
 from gerbil_tune.config.space import SpaceFile, boundary_configs
-from gerbil_tune.errors import ConfigError, GerbilTuneError, LaunchError, StoppedError
+from gerbil_tune.errors import ConfigError, LaunchError, StoppedError
 
 if TYPE_CHECKING:
     from gerbil_tune.cli.training_data import TrainingData
     from gerbil_tune.search.placement import Placement
     from gerbil_tune.search.select import Selection
+    from gerbil_tune.search.tasks import StudyListener
     from gerbil_tune.tracking.tracker import StudyStatus
 
 
@@ -42,23 +43,23 @@ def run_study(
         LaunchError: If another search holds the study, or this one cannot go on.
         StoppedError: If it was stopped on request; the same call goes on.
     """
+    from gerbil_tune.search.driver import told_of_storage
     from gerbil_tune.search.stop_request import signals_interrupt
     from gerbil_tune.search.storage import storage_url, study_lock
-    from gerbil_tune.training.ray_thread import loss_of_ray
 
     study_dir.mkdir(parents=True, exist_ok=True)
     study_dir = study_dir.resolve()
     try:
-        with study_lock(study_dir, timeout_s=_LOCK_WAIT_S), signals_interrupt():
+        with (
+            study_lock(study_dir, timeout_s=_LOCK_WAIT_S),
+            signals_interrupt(),
+            left_without_ray(),
+            told_of_storage(),
+        ):
             run = _StudyRun(
                 space, opened, name, study_dir, storage or storage_url(study_dir), workers_per_trial
             )
-            try:
-                run.go(save_path, max_concurrent)
-            except GerbilTuneError as error:
-                if loss_of_ray() is not None:
-                    _leave(error)
-                raise
+            run.go(save_path, max_concurrent)
     except KeyboardInterrupt:
         raise StoppedError(_STOPPED) from None
     except Timeout:
@@ -66,14 +67,6 @@ def run_study(
             f"another search is running on the study {name!r} ({study_dir}); wait for it, stop it, or give "
             "this one another --name"
         ) from None
-
-
-def _leave(error: GerbilTuneError) -> NoReturn:
-    """End with the error's sentence and code; in an orderly exit Ray would wait for its lost processes."""
-    typer.echo(str(error) if isinstance(error, StoppedError) else f"error: {error}", err=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(error.exit_code)
 
 
 def check_data(study: Any, opened: "TrainingData") -> None:
@@ -115,6 +108,7 @@ class _StudyRun:
         from gerbil_tune.search.recorder import StudyRecorder
         from gerbil_tune.search.stop_request import StopRequest
         from gerbil_tune.search.storage import write_study_file
+        from gerbil_tune.search.trial import TRIALS_FOLDER, CheckpointRemover
         from gerbil_tune.tracking.mlflow_tracker import MlflowTracker
         from gerbil_tune.tracking.store import default_tracking_uri
 
@@ -127,13 +121,11 @@ class _StudyRun:
         self.recorder = StudyRecorder(MlflowTracker(self.tracking_uri), study_dir)
         limits = space.study
         self.progress = StudyProgress(Console(), limits.objectives, BudgetView(limits.trials))
-        self.book = StudyBook(
-            storage,
-            name,
-            space,
-            (self.recorder, self.progress),
-            self._constraints(space, workers_per_trial),
-        )
+        listeners: tuple[StudyListener, ...] = (self.recorder, self.progress)
+        if limits.trial_scheduler.kind != "pbt":  # whose members are copied by others
+            listeners = (*listeners, CheckpointRemover(study_dir / TRIALS_FOLDER))
+        constraints = self._constraints(space, workers_per_trial)
+        self.book = StudyBook(storage, name, space, listeners, constraints)
         write_study_file(study_dir, name, storage, space)
         check_data(self.book.study, opened)
 
@@ -149,7 +141,7 @@ class _StudyRun:
             begin_run(self.book.study, placement)
             self._begin_tracking()
             selection, page = self._search_and_select(placement, save_path)
-        self._print_summary(selection, page)
+        print_summary(self.book.study, selection.bundle, page, self.tracking_uri)
 
     def _search_and_select(
         self, placement: "Placement", save_path: Path
@@ -161,8 +153,9 @@ class _StudyRun:
         try:
             self._search(placement)
             selection = self._select(placement, save_path)
-            self._register(selection)
-            self._evaluate(selection.bundle)
+            evaluate_champion(selection.bundle, self.opened.splits.test, self.study_dir)
+            run_id = self.recorder.parent_run_id
+            register_champion(self.book.study, selection.bundle, self.tracking_uri, run_id)
             status = "complete"
             end_run(self.book.study, status)
             return selection, self._report()
@@ -237,13 +230,13 @@ class _StudyRun:
         """Run the trials that the budget allows."""
         from gerbil_tune.search.driver import run_trials
         from gerbil_tune.search.progress import BudgetView
-        from gerbil_tune.search.trial import TrialSite
+        from gerbil_tune.search.trial import TRIALS_FOLDER, TrialSite
 
         book, limits = self.book, self.book.space.study
         self.site = TrialSite(
             self.opened.setup,
             self.opened.splits,
-            self.study_dir / "trials",
+            self.study_dir / TRIALS_FOLDER,
             limits.metric,
             self.stop.file,
             placement.workers_per_trial,
@@ -333,31 +326,6 @@ class _StudyRun:
             typer.echo(sentence)
         return selection
 
-    def _register(self, selection: "Selection") -> None:
-        from gerbil_tune.cli.registry import CHAMPION, register_bundle_folder
-        from gerbil_tune.tracking.model_registry import set_alias
-
-        study, bundle = self.book.study, selection.bundle
-        if study.user_attrs.get("registered_bundle") == str(bundle):
-            return
-        model, version = register_bundle_folder(
-            bundle, self.tracking_uri, run_id=self.recorder.parent_run_id
-        )
-        set_alias(model, CHAMPION, version, self.tracking_uri)
-        study.set_user_attr("champion_uri", f"models:/{model}/{version}")
-        study.set_user_attr("registered_bundle", str(bundle))
-
-    def _evaluate(self, bundle: Path) -> None:
-        """Score the champion on the test events, which no training has seen."""
-        from gerbil_tune.cli.evaluate import evaluate_models, print_table
-
-        test = self.opened.splits.test
-        if test is None or test.is_impulse_response:
-            return
-        result = evaluate_models({"champion": bundle}, test)
-        result.save(self.study_dir / "evaluation.h5")
-        print_table(result)
-
     def _report(self) -> Path:
         """Write the report, and put it and the champion's figures into the parent run."""
         from gerbil_tune.search.report import write_report
@@ -379,19 +347,3 @@ class _StudyRun:
         if isinstance(stopped, StoppedError):
             raise stopped
         raise StoppedError(_STOPPED)
-
-    def _print_summary(self, selection: "Selection", page: Path) -> None:
-        """Say what there is now and what to do next."""
-        model = self.book.study.user_attrs["champion_uri"].rpartition("/")[0]
-        uri = self.tracking_uri.replace(f"{Path.cwd().as_posix()}/", "")
-        typer.echo(
-            f"champion: {model}@champion ({_short(selection.bundle)})\n"
-            "next:\n"
-            f"  mlflow ui --backend-store-uri {uri}      every trial, at http://127.0.0.1:5000\n"
-            f"  open {_short(page)}      what was tried and how good the champion is\n"
-            f"  gerbil-tune predict --model {model}@champion --data YOUR.h5 -o predictions.h5"
-        )
-
-
-def _short(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -8,17 +8,19 @@ diverged or crashed and says why, RUNNING runs, waits for its promotion or was i
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.config.space import SpaceFile
 from gerbil_tune.config.study import PopulationConfig
 from gerbil_tune.search.budget import Budget, Spent
-from gerbil_tune.search.curves import Curves, TrialCurve, read_curves
+from gerbil_tune.search.curves import TrialCurve, read_curves
 from gerbil_tune.search.explore import explore
 from gerbil_tune.search.policies import GO_ON, Step, Verdict, make_policy
 from gerbil_tune.search.proposer import Check, Proposer
@@ -76,7 +78,7 @@ class StudyBook:
         self.space = space
         self.listeners = listeners
         self.study = open_study(storage, name, space)
-        self.proposer = Proposer(self.study, space, check)
+        self.proposer = Proposer(self.study, space, check, self._tell_of_end)
         self.disk_full = ""
         self._policy = make_policy(space.study.trial_scheduler, space.study.sampler.seed)
         self._curves = read_curves(self.study)
@@ -111,16 +113,17 @@ class StudyBook:
         if self._replaced:
             return self._copy(self._replaced.pop(0))
         may_begin = may_begin and self.proposer.has_more()
-        task = self._from_policy() if self._policy.resumes_first or not may_begin else None
+        task = self._from_policy(may_begin) if self._policy.resumes_first or not may_begin else None
         if task is None and may_begin:
-            return self._begin(*self.proposer.propose(self._paused()))
-        task = task or self._from_policy()
+            begun = self.proposer.propose(self._paused())
+            task = self._begin(*begun) if begun is not None else self._from_policy(False)
         if task is not None:
             return task
         return NoTask.NOW if self._live else NoTask.EVER
 
-    def _from_policy(self) -> TrialTask | None:
-        step = self._policy.next_step(self._curves, nothing_else=not self._live)
+    def _from_policy(self, may_begin: bool) -> TrialTask | None:
+        nothing_else = not self._live and not may_begin
+        step = self._policy.next_step(self._curves, nothing_else=nothing_else)
         if step is None:
             return None
         curve = self._curves[step.number]
@@ -170,8 +173,8 @@ class StudyBook:
         trial = self._trial(number)
         attributes = trial.user_attrs
         if "config" not in attributes:  # killed before it had begun
-            config = self.proposer.admit(trial)
-            return None if config is None else self._begin(trial, config)
+            config = self.proposer.begin_again(trial, self._paused())
+            return None if config is None else self._begin(trial, config, attributes.get("parent"))
         config = self.config_of(self._frozen(trial))
         curve = self._curves[number]
         # A copy that has not reported yet may have to be made again.
@@ -319,8 +322,11 @@ class StudyBook:
         frozen = self._frozen(trial)
         if kind != "replaced":
             self._finished_values.append(value_of(frozen))
+        self._tell_of_end(frozen)
+
+    def _tell_of_end(self, trial: FrozenTrial) -> None:
         for listener in self.listeners:
-            listener.on_end(frozen, reason)
+            listener.on_end(trial, trial.user_attrs.get("reason", ""))
 
     # What there is
 
@@ -346,8 +352,12 @@ class StudyBook:
         )
 
     def note_time(self) -> None:
-        """Write down the time spent, which a killed process could not do any more."""
-        self.study.set_user_attr("spent_s", self.spent().time_s)
+        """Write down the time spent, which a killed process could not do any more.
+
+        A storage that fails is told of by whoever writes what cannot be done without.
+        """
+        with suppress(StorageInternalError):
+            self.study.set_user_attr("spent_s", self.spent().time_s)
 
     def budget(self) -> Budget:
         """The study's limits."""
@@ -368,10 +378,6 @@ class StudyBook:
         pieces *= config.training.accumulate_steps
         training = config.training.model_copy(update={"accumulate_steps": pieces})
         return config.model_copy(update={"training": training})
-
-    def curves(self) -> Curves:
-        """The curves of all own trials."""
-        return self._curves
 
     def _paused(self) -> list[int]:
         return [c.number for c in self._curves.values() if c.paused_at and not c.is_over]

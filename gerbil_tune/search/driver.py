@@ -2,7 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
@@ -13,6 +14,7 @@ from gerbil_tune.search.placement import Placement
 from gerbil_tune.search.stop_request import StopRequest
 from gerbil_tune.search.trial import CONTROLLER_CPUS, TrialSite, run_trial, run_trial_with_workers
 from gerbil_tune.training.ray_thread import run_until_lost
+from gerbil_tune.urls import without_password
 
 
 def run_trials(
@@ -87,17 +89,27 @@ def run_trials(
     if lost and stop.cause == "signal":
         return  # it was sent to Ray too
     if keeping.error is not None:
-        raise _explained(keeping.error) from keeping.error
+        with told_of_storage(OSError):
+            raise keeping.error
 
 
-def _explained(error: Exception) -> Exception:
-    """The error of a storage that fails, in a sentence; any other as it is."""
-    if not isinstance(error, StorageInternalError | OSError):
-        return error
-    said = " ".join(str(error.__cause__ or error).split())[:300]
-    return LaunchError(
-        f"the study's storage could not be written ({said}); once it can, the same command goes on"
-    )
+@contextmanager
+def told_of_storage(*more: type[Exception]) -> Iterator[None]:
+    """Turn the error of a study's storage that fails into a sentence.
+
+    Args:
+        *more: What else means that it fails, where nothing but the storage is used.
+
+    Raises:
+        LaunchError: With the storage's own words.
+    """
+    try:
+        yield
+    except (StorageInternalError, *more) as error:
+        said = " ".join(without_password(str(error.__cause__ or error)).split())[:300]
+        raise LaunchError(
+            f"the study's storage could not be written ({said}); once it can, the same command goes on"
+        ) from error
 
 
 def _resources(placement: Placement) -> dict[str, float]:

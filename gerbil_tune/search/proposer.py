@@ -29,12 +29,20 @@ class Proposer:
         study: Where they are kept.
         space: What is searched.
         check: Of the limits on a configuration; None: there are none.
+        on_refusal: Told of each trial that is over because it is beyond them.
     """
 
-    def __init__(self, study: optuna.Study, space: SpaceFile, check: Check | None = None) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: SpaceFile,
+        check: Check | None = None,
+        on_refusal: Callable[[FrozenTrial], None] = lambda trial: None,
+    ) -> None:
         self.study = study
         self.space = space
         self.check = check
+        self.on_refusal = on_refusal
 
     def has_more(self) -> bool:
         """Whether there is anything left to propose; a grid comes to its end."""
@@ -44,20 +52,24 @@ class Proposer:
         trials = self.study.get_trials(deepcopy=False)
         return len(_proposed(trials)) < len(self.space.points) + most
 
-    def propose(self, paused: Collection[int]) -> tuple[optuna.Trial, ExperimentConfig]:
-        """Begin a trial whose configuration keeps the limits.
+    def propose(self, paused: Collection[int]) -> tuple[optuna.Trial, ExperimentConfig] | None:
+        """Begin a trial whose configuration keeps the limits; None where nothing is left to propose.
 
         Args:
             paused: Trials that are RUNNING in the storage and only wait.
 
         Raises:
-            LaunchError: If many proposals in a row are beyond the limits.
+            LaunchError: If many proposals in a row are beyond the limits, and there is no end of them.
         """
-        for _ in range(_MOST_REFUSALS):
+        refusals = 0
+        while refusals < _MOST_REFUSALS or num_proposals(self.space) is not None:
+            if not self.has_more():
+                return None
             trial = self._ask(paused)
             config = self.admit(trial)
             if config is not None:
                 return trial, config
+            refusals += 1
         why = self.study.trials[-1].user_attrs["reason"]
         raise LaunchError(
             f"{_MOST_REFUSALS} proposals in a row were beyond study/constraints (the last one: {why}); "
@@ -76,14 +88,18 @@ class Proposer:
         trial.set_user_attr("reason", why)
         trial.set_user_attr("reason_kind", "infeasible")
         self.study.tell(trial, state=TrialState.PRUNED)
+        self.on_refusal(self.study._storage.get_trial(trial._trial_id))
         return None
 
     def copy(
         self, values: Mapping[str, Scalar], attributes: Mapping[str, object]
     ) -> tuple[optuna.Trial, ExperimentConfig]:
-        """Begin a trial with given values by config path."""
-        named = named_point(values, self.space.parameters)
-        self.study.enqueue_trial(named, user_attrs=dict(attributes))
+        """Begin a trial with given values by config path, in the place of ``attributes["replaces"]``."""
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        # One that was enqueued before a kill would be asked for in place of a second.
+        if not any(t.user_attrs.get("replaces") == attributes["replaces"] for t in waiting):
+            named = named_point(values, self.space.parameters)
+            self.study.enqueue_trial(named, user_attrs=dict(attributes))
         trial = self.study.ask()
         config = self.config_of(trial.number, sample(trial, self.space.parameters))
         trial.set_user_attr("config", flatten(config))
@@ -93,19 +109,25 @@ class Proposer:
         """The experiment that the space's base and a trial's values make."""
         return compose(self.space.base, dict(values), f"trial {number}")
 
+    def begin_again(self, trial: optuna.Trial, paused: Collection[int]) -> ExperimentConfig | None:
+        """Give a trial its configuration of which no more than the number was stored, as ``propose`` does."""
+        trials = self.study.get_trials(deepcopy=False)[: trial.number]
+        self._set_sampler(trials, trial.number, paused)
+        return self.admit(optuna.Trial(self.study, trial._trial_id))
+
     def _ask(self, paused: Collection[int]) -> optuna.Trial:
         trials = self.study.get_trials(deepcopy=False)
         proposed = _proposed(trials)
         waiting = any(t.state is TrialState.WAITING for t in proposed)
         named = None if waiting else self._fixed(len(proposed))
-        sampler = make_sampler(self.space.study.sampler, self.space, len(trials))
-        if named is None and paused and not waiting:
-            # The sampler would take those that wait for trials that have only begun.
-            named = _propose_beside(trials, paused, sampler, self.space)
         if named is not None:
             self.study.enqueue_trial(named)
-        self.study.sampler = sampler
+        self._set_sampler(trials, len(trials), paused)
         return self.study.ask()
+
+    def _set_sampler(self, trials: list[FrozenTrial], number: int, paused: Collection[int]) -> None:
+        config = self.space.study.sampler
+        self.study.sampler = make_sampler(config, self.space, trials, number, paused)
 
     def _fixed(self, index: int) -> dict[str, Scalar] | None:
         points = self.space.points
@@ -117,28 +139,3 @@ class Proposer:
 def _proposed(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     """Trials that came of a proposal: not those of earlier studies, and no copies."""
     return [t for t in trials if is_own(t) and "parent" not in t.user_attrs]
-
-
-def _propose_beside(
-    trials: list[FrozenTrial],
-    paused: Collection[int],
-    sampler: optuna.samplers.BaseSampler,
-    space: SpaceFile,
-) -> dict[str, Scalar]:
-    """Let the sampler propose in a copy of the study in which paused trials count as pruned."""
-    directions = ["minimize"] * len(space.study.objectives)
-    view = optuna.create_study(directions=directions, sampler=sampler)
-    view.add_trials([_as_pruned(trial) if trial.number in paused else trial for trial in trials])
-    trial = view.ask()
-    sample(trial, space.parameters)
-    return dict(trial.params)
-
-
-def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
-    return optuna.trial.create_trial(
-        state=TrialState.PRUNED,
-        params=trial.params,
-        distributions=trial.distributions,
-        intermediate_values=trial.intermediate_values,
-        system_attrs=trial.system_attrs,
-    )

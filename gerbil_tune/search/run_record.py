@@ -2,10 +2,12 @@
 
 import os
 import platform
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 import optuna
+from optuna.exceptions import StorageInternalError
 
 from gerbil_tune import __version__
 from gerbil_tune.search.placement import Placement
@@ -37,10 +39,15 @@ def begin_run(study: optuna.Study, placement: Placement) -> None:
 
 
 def end_run(study: optuna.Study, status: str) -> None:
-    """Note how the run that is under way ended: complete, interrupted or failed."""
-    runs = study.user_attrs.get(RUNS, [])
-    if runs and runs[-1]["status"] == "running":
-        study.set_user_attr(RUNS, [*runs[:-1], {**runs[-1], "ended": _now(), "status": status}])
+    """Note how the run that is under way ended: complete, interrupted or failed.
+
+    Where the storage fails, which has ended the run with an error of its own, the next run notes it.
+    """
+    with suppress(StorageInternalError):
+        runs = study.user_attrs.get(RUNS, [])
+        if runs and runs[-1]["status"] == "running":
+            ended = {**runs[-1], "ended": _now(), "status": status}
+            study.set_user_attr(RUNS, [*runs[:-1], ended])
 
 
 def environment() -> dict[str, str]:

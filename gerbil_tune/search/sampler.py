@@ -4,7 +4,10 @@ Nothing is remembered outside the study's storage. A proposal depends on what th
 so a study continued in another process proposes what it would have proposed without the interruption.
 """
 
+from collections.abc import Container
+
 import optuna
+from optuna.trial import FrozenTrial
 
 from gerbil_tune.config.load import Scalar
 from gerbil_tune.config.space import SpaceFile
@@ -13,31 +16,39 @@ from gerbil_tune.search.cma import CmaSampler
 from gerbil_tune.search.grid import grid_point, num_points
 from gerbil_tune.search.quasi_random import quasi_random_point
 from gerbil_tune.search.space import named_point
+from gerbil_tune.search.study_view import ViewSampler
 
 _LEARNING = ("tpe", "gp", "cmaes")
 
 
 def make_sampler(
-    config: SamplerConfig, space: SpaceFile, num_trials: int
+    config: SamplerConfig,
+    space: SpaceFile,
+    trials: list[FrozenTrial],
+    number: int,
+    paused: Container[int] = (),
 ) -> optuna.samplers.BaseSampler:
     """Build a sampler for one proposal.
 
     Args:
         config: Which.
         space: What is searched.
-        num_trials: Trials that the study holds, in any state; they seed the sampler, so that it never
-            repeats itself.
+        trials: That the study holds, in any state.
+        number: Of the new trial; it seeds the sampler, so that it never repeats itself.
+        paused: Numbers of trials that are RUNNING in the storage and only wait.
     """
-    seed = config.seed + num_trials
+    seed = config.seed + number
     if config.kind == "tpe":
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.startup_trials)
+        tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.startup_trials)
+        return ViewSampler(tpe, trials, paused)
     if config.kind == "gp":
-        return optuna.samplers.GPSampler(
+        gp = optuna.samplers.GPSampler(
             seed=seed,
             n_startup_trials=config.startup_trials,
             independent_sampler=optuna.samplers.RandomSampler(seed=seed),
             warn_independent_sampling=False,
         )
+        return ViewSampler(gp, trials, paused)
     if config.kind == "cmaes":
         return CmaSampler(space.parameters, seed=seed, startup_trials=config.startup_trials)
     return optuna.samplers.RandomSampler(seed=seed)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import FrozenTrial
+
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.data.splits.splits import Splits
 from gerbil_tune.errors import GerbilTuneError, LaunchError, NonFiniteLossError
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.search.tasks import EndingKind
-from gerbil_tune.training.checkpoints import copy_newest
+from gerbil_tune.search.tasks import EndingKind, TrialTask
+from gerbil_tune.training.checkpoints import copy_newest, remove_checkpoints
 from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.loop import train_loop
 from gerbil_tune.training.memory import free_memory, out_of_memory
@@ -20,6 +22,8 @@ from gerbil_tune.training.session import InProcessSession, local_device
 CONTROLLER_CPUS = 0.01
 """Of an N-worker trial, whose own process only waits; its workers leave that much free together."""
 
+TRIALS_FOLDER = "trials"
+"""In the study's folder."""
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -49,7 +53,7 @@ class TrialSite:
 
     def run_dir(self, number: int) -> Path:
         """Folder of a trial."""
-        return self.trials_dir / f"{number:05d}"
+        return trial_dir(self.trials_dir, number)
 
     def job(self, number: int, config: ExperimentConfig) -> TrainingJob:
         """Return the training job of a trial."""
@@ -61,6 +65,35 @@ class TrialSite:
             self.metric,
             stop_file=self.stop_file,
         )
+
+
+class CheckpointRemover:
+    """A listener of the book that deletes the checkpoints of trials that are over; their history stays.
+
+    Args:
+        trials_dir: As the site's.
+    """
+
+    def __init__(self, trials_dir: Path) -> None:
+        self.trials_dir = trials_dir
+
+    def on_start(self, task: TrialTask, trial: FrozenTrial) -> None:
+        """Nothing."""
+
+    def on_epoch(self, number: int, metrics: dict[str, float]) -> None:
+        """Nothing."""
+
+    def on_pause(self, trial: FrozenTrial, reason: str) -> None:
+        """Nothing: it goes on from them."""
+
+    def on_end(self, trial: FrozenTrial, reason: str) -> None:
+        """Delete them."""
+        remove_checkpoints(trial_dir(self.trials_dir, trial.number))
+
+
+def trial_dir(trials_dir: Path, number: int) -> Path:
+    """Folder of a trial."""
+    return trials_dir / f"{number:05d}"
 
 
 def run_trial(tune_config: dict[str, Any], site: TrialSite) -> None:

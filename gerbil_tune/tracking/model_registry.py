@@ -1,6 +1,5 @@
 """Bundles as versions of registered models, and the way back from a reference to a folder."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -16,7 +15,7 @@ from urllib.request import url2pathname
 
 import yaml
 
-from gerbil_tune.errors import ConfigError, GerbilTuneError, LaunchError, ModelNotFoundError
+from gerbil_tune.errors import ConfigError, ModelNotFoundError
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.tracking.logged_model import create_run, log_model
 from gerbil_tune.tracking.store import (
@@ -25,6 +24,7 @@ from gerbil_tune.tracking.store import (
     load_mlflow,
     mlflow_error,
     sqlite_file,
+    store_errors,
 )
 from gerbil_tune.urls import without_password
 
@@ -65,7 +65,6 @@ class ModelVersionRow:
         run_id: The MLflow run that made it.
         metrics: Main metrics at registration, units in the names.
         tags: All other tags.
-        description: Free text.
     """
 
     name: str
@@ -75,7 +74,6 @@ class ModelVersionRow:
     run_id: str | None
     metrics: dict[str, float]
     tags: dict[str, str]
-    description: str
 
 
 def register_bundle(
@@ -88,7 +86,6 @@ def register_bundle(
     tags: Mapping[str, str],
     tracking_uri: str,
     metrics: Mapping[str, float] | None = None,
-    description: str = "",
 ) -> int:
     """Copy a bundle into the store and register it as the next version of a model.
 
@@ -101,14 +98,14 @@ def register_bundle(
         tags: Labels of the version.
         tracking_uri: The store.
         metrics: Main metrics, stored as tags of the version.
-        description: Free text of the version.
 
     Returns:
         The version.
 
     Raises:
         ModelNotFoundError: If there is no bundle in the folder.
-        LaunchError: If the store cannot be used.
+        StoreAwayError: If the store cannot be used for now.
+        LaunchError: If it is wrong in itself.
     """
     if not _is_bundle(bundle_dir):
         raise ModelNotFoundError(
@@ -117,7 +114,7 @@ def register_bundle(
         )
     all_tags = {METRIC_TAG_PREFIX + name: repr(float(v)) for name, v in (metrics or {}).items()}
     all_tags |= tags
-    with _store_errors(tracking_uri, f"cannot register {bundle_dir}"):
+    with store_errors(tracking_uri, f"used to register {bundle_dir}"):
         client = connect(tracking_uri)
         run_id = run_id or create_run(client, model_name, bundle_dir, tracking_uri)
         model_id, location = log_model(client, run_id, model_name, bundle_dir, setup, pyfunc_file)
@@ -127,7 +124,6 @@ def register_bundle(
             source=location,
             run_id=run_id,
             tags=all_tags,
-            description=description or None,
             model_id=model_id,
         )
         # The tag by which the user interface links the run's model to its version.
@@ -149,13 +145,16 @@ def set_alias(model_name: str, alias: str, version: int, tracking_uri: str) -> N
             f"model {model_name!r} has no version {version} in {without_password(tracking_uri)}; "
             f"{_describe(rows)}"
         )
-    try:
-        connect(tracking_uri).set_registered_model_alias(model_name, alias, str(version))
-    except mlflow_error() as error:
-        raise ConfigError(
-            f"alias {alias!r} cannot be set ({first_line(error)}); use letters, digits, "
-            "'_' and '-', for example champion"
-        ) from error
+    with store_errors(tracking_uri, f"asked to set the alias {alias!r}"):
+        try:
+            connect(tracking_uri).set_registered_model_alias(model_name, alias, str(version))
+        except mlflow_error() as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            raise ConfigError(
+                f"alias {alias!r} cannot be set ({first_line(error)}); use letters, digits, "
+                "'_' and '-', for example champion"
+            ) from error
 
 
 def list_models(tracking_uri: str) -> list[ModelVersionRow]:
@@ -167,7 +166,7 @@ def list_models(tracking_uri: str) -> list[ModelVersionRow]:
     database = sqlite_file(tracking_uri)
     if database is not None and not database.exists():
         return []
-    with _store_errors(tracking_uri, "cannot list its models"):
+    with store_errors(tracking_uri, "asked for its models"):
         client = connect(tracking_uri)
         models = {model.name: model for model in _pages(client.search_registered_models)}
         rows = [_row(version, models) for version in _pages(client.search_model_versions)]
@@ -199,7 +198,7 @@ def resolve_model(
         raise ModelNotFoundError(
             f"model {reference!r} is not in {without_password(tracking_uri)}{form}; {_describe(rows)}"
         )
-    with _store_errors(tracking_uri, f"cannot read {reference}"):
+    with store_errors(tracking_uri, f"asked for {reference}"):
         source = connect(tracking_uri).get_model_version_download_uri(row.name, str(row.version))
         folder = _local_copy(source, tracking_uri, cache_dir)
     uri = f"{_SCHEME}{row.name}/{row.version}"
@@ -287,7 +286,6 @@ def _row(version: Any, models: Mapping[str, Any]) -> ModelVersionRow:
         run_id=version.run_id or None,
         metrics=metrics,
         tags={k: v for k, v in version.tags.items() if not k.startswith(METRIC_TAG_PREFIX)},
-        description=version.description or "",
     )
 
 
@@ -335,17 +333,3 @@ def _bundle_folder(folder: Path, uri: str) -> Path:
             "choose another version"
         ) from None
     return folder / relative
-
-
-@contextlib.contextmanager
-def _store_errors(tracking_uri: str, what: str) -> Iterator[None]:
-    """Turn what MLflow raises into one sentence that names the store."""
-    try:
-        yield
-    except GerbilTuneError:
-        raise
-    except (mlflow_error(), OSError) as error:
-        raise LaunchError(
-            f"the MLflow store {without_password(tracking_uri)} {what} ({first_line(error)}); "
-            "check MLFLOW_TRACKING_URI"
-        ) from error

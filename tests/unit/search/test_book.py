@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.config.space import SpaceFile
@@ -337,3 +337,91 @@ def test_a_grid_comes_to_its_end(tmp_path: Path) -> None:
         for t in book.study.trials[1:]
     }
     assert grid == {(rate, on) for rate in (1e-4, 1e-2) for on in (False, True)}
+
+
+def test_a_grid_within_limits_ends_where_the_grid_ends(tmp_path: Path) -> None:
+    """The last of its points are beyond the limits; nothing beside the grid is tried in their place."""
+    grid = {"kind": "grid", "grid_points": 2}
+    space = make_space(sampler=grid, trial_scheduler={"kind": "none"})
+    told: list[str] = []
+
+    class Listener:
+        def on_start(self, task: TrialTask, trial: FrozenTrial) -> None: ...
+        def on_epoch(self, number: int, metrics: dict[str, float]) -> None: ...
+        def on_pause(self, trial: FrozenTrial, reason: str) -> None: ...
+        def on_end(self, trial: FrozenTrial, reason: str) -> None:
+            told.append(reason)
+
+    def check(config: ExperimentConfig) -> tuple[list[float], str]:
+        rate = config.optimizer.learning_rate
+        return [rate - 2e-3], "too fast" if rate > 2e-3 else ""
+
+    book = StudyBook(storage_url(tmp_path), "s", space, (Listener(),), check=check)
+    SimulatedSearch(book, learning_curve).run(trials=50)
+    rates = [round(t.params["optimizer/learning_rate"], 9) for t in book.study.trials]
+    assert rates[0] == 1e-3
+    assert sorted(rates[1:]) == [1e-4, 1e-4, 1e-2, 1e-2]
+    states = [trial.state for trial in book.study.trials]
+    assert states.count(TrialState.COMPLETE) == 3
+    assert sorted(told) == ["", "", "", "too fast", "too fast"]
+
+
+def test_promotion_with_one_at_a_time_trains_none_whole_before_others_have_begun(
+    tmp_path: Path,
+) -> None:
+    scheduler = {"kind": "promotion-asha", "grace_epochs": 1, "reduction_factor": 3}
+    book = open_book(tmp_path, trial_scheduler=scheduler)
+    tasks: list[tuple[int, int]] = []
+    for _ in range(4):
+        task = begin(book)
+        tasks.append((task.number, task.epochs_done))
+        epoch, ends = task.epochs_done, False
+        while not ends:
+            epoch += 1
+            ends = book.report(task.number, epoch_metrics(epoch, 50.0 - task.number, EPOCHS))
+        book.finish(task.number, Ending("interrupted"))
+    assert tasks == [(0, 0), (1, 0), (2, 0), (2, 1)]
+
+
+POPULATION = {"kind": "pbt", "interval_epochs": 3}
+
+
+def replaced_population(tmp_path: Path) -> StudyBook:
+    """A population of which member 3 has just been replaced, and nothing else has happened."""
+    book = open_book(tmp_path, trial_scheduler=POPULATION)
+    for number in range(4):
+        task = begin(book)
+        for epoch in range(1, 4):
+            book.report(number, epoch_metrics(epoch, 20.0 + number, EPOCHS))
+        book.finish(task.number, Ending("interrupted"))
+    for number in range(3):  # the good ones go first
+        task = book.next_task(may_begin=False)
+        assert isinstance(task, TrialTask)
+        assert task.number == number
+        for epoch in range(4, 7):
+            book.report(number, epoch_metrics(epoch, 19.0 + number, EPOCHS))
+        book.finish(number, Ending("interrupted"))
+    return book
+
+
+@pytest.mark.parametrize("killed_after", ["enqueue_trial", "ask"])
+def test_a_copy_is_made_again_wherever_the_process_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: str
+) -> None:
+    book = replaced_population(tmp_path)
+    real = getattr(book.study, killed_after)
+
+    def killed(*args: object, **options: object) -> None:
+        real(*args, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(book.study, killed_after, killed)
+    with pytest.raises(KeyboardInterrupt):
+        book.next_task(may_begin=False)
+    again = open_book(tmp_path, trial_scheduler=POPULATION)
+    task = again.next_task(may_begin=False)
+    assert isinstance(task, TrialTask)
+    attributes = again.study.trials[task.number].user_attrs
+    assert attributes["replaces"] == 3
+    assert task.copy_of == attributes["parent"] == 0
+    assert [t.number for t in again.study.trials if "replaces" in t.user_attrs] == [4]

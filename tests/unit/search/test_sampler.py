@@ -49,9 +49,9 @@ def propose(study: optuna.Study, space: SpaceFile) -> optuna.Trial:
     named = fixed_proposal(space, len(study.trials))
     if named is not None:
         study.enqueue_trial(named)
-    study.sampler = make_sampler(
-        space.study.sampler, space, len(study.trials) - (named is not None)
-    )
+    trials = study.trials
+    number = len(trials) - (named is not None)
+    study.sampler = make_sampler(space.study.sampler, space, trials[:number], number)
     trial = study.ask()
     compose({}, sample(trial, space.parameters), "proposal")
     return trial

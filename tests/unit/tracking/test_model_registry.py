@@ -55,7 +55,6 @@ def run_id(tracker: MlflowTracker, bundle: Path) -> str:
             tags={"study": "s"},
             tracking_uri=tracker.uri,
             metrics={"validation/error_mm": 12.5},
-            description="the best of s",
         )
     set_alias(NAME, "champion", 1, tracker.uri)
     return trial
@@ -68,7 +67,6 @@ def test_versions_are_listed_newest_first(tracker, run_id):
     assert older.run_id == run_id
     assert older.metrics == {"validation/error_mm": 12.5}
     assert older.tags == {"study": "s"}
-    assert older.description == "the best of s"
     assert older.created.tzinfo is not None
 
 
