@@ -17,6 +17,8 @@ import h5py
 import numpy as np
 import pytest
 
+pytest_plugins = ["tests.faults.fault_table"]
+
 LAYOUTS = {
     "gerbilizer": ("vocalizations", "len_idx"),
     "vocalocator": ("audio", "length_idx"),
@@ -116,6 +118,20 @@ def make_event_file(tmp_path: Path) -> Callable[..., Path]:
         return write_event_file(tmp_path / name, **options)
 
     return make
+
+
+@pytest.fixture
+def flushed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What is brought to the disk from here on, in this order: paths at the time."""
+    paths: list[Path] = []
+    flush = os.fsync
+
+    def noted(descriptor: int) -> None:
+        paths.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return paths
 
 
 def write_bundle(

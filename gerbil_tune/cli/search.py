@@ -131,11 +131,14 @@ def search(
     from gerbil_tune.cli.training_data import describe, open_training_data
 
     base = default_config(space, str(space_path))
-    opened = open_training_data(data, base.data, study_dir, split=split, events=events)
+    # A dry run looks at the split that a study has, and does not fix that of one yet to come.
+    keeps_split = not dry_run or any(study_dir.glob("*_set.npy"))
+    split_dir = study_dir if keeps_split else None
+    opened = open_training_data(data, base.data, split_dir, split=split, events=events)
     _check_configs(space, opened, str(space_path))
     typer.echo(f"study {study_name}: {describe(opened)}")
     if dry_run:
-        _show_dry_run(space, opened, max_concurrent)
+        _show_dry_run(space, opened, max_concurrent, workers_per_trial)
         return
     from gerbil_tune.cli.study_run import run_study
 
@@ -189,10 +192,11 @@ def _check_configs(space: SpaceFile, opened: "TrainingData", source: str) -> Non
         check_augmentation(config.augmentation, opened.setup)
 
 
-def _show_dry_run(space: SpaceFile, opened: "TrainingData", max_concurrent: int | None) -> None:
+def _show_dry_run(
+    space: SpaceFile, opened: "TrainingData", max_concurrent: int | None, workers_per_trial: int
+) -> None:
     from rich.console import Console
 
-    from gerbil_tune.data.cores import num_cores
     from gerbil_tune.search.dry_run import print_dry_run
 
-    print_dry_run(space, opened, max_concurrent or num_cores(), Console())
+    print_dry_run(space, opened, max_concurrent, Console(), workers_per_trial=workers_per_trial)

@@ -9,7 +9,7 @@ from filelock import Timeout
 
 from gerbil_tune.cli.champion import evaluate_champion, print_summary, register_champion
 from gerbil_tune.cli.lost_ray import left_without_ray
-from gerbil_tune.config.space import SpaceFile, boundary_configs
+from gerbil_tune.config.space import SpaceFile, default_config
 from gerbil_tune.errors import ConfigError, LaunchError, StoppedError
 
 if TYPE_CHECKING:
@@ -179,37 +179,39 @@ class _StudyRun:
         from gerbil_tune.search.warm_start import add_earlier_trials
 
         space = self.book.space
-        return add_earlier_trials(self.book.study, space, space.study.warm_start)
+        said = add_earlier_trials(self.book.study, space, space.study.warm_start)
+        self.book.trials.read_all()
+        return said
 
     def _place(self, max_concurrent: int | None) -> "Placement":
-        from gerbil_tune.search.placement import gpu_memory_bytes, plan_placement
+        from gerbil_tune.search.largest import largest_training_bytes
+        from gerbil_tune.search.placement import (
+            gpu_memory_bytes,
+            machine_resources,
+            plan_placement,
+        )
+        from gerbil_tune.training.cluster_nodes import check_training_machines
         from gerbil_tune.training.ray_runtime import start_ray
 
         start_ray()
-        import ray
-
-        resources = ray.cluster_resources()
-        has_gpus = resources.get("GPU", 0) >= 1
+        sounds = default_config(self.book.space, self.name).data.source_folder
+        check_training_machines(self.opened.splits, sounds, self.study_dir)
+        machines = machine_resources()
+        has_gpus = any(machine.get("GPU", 0) >= 1 for machine in machines)
+        space, workers = self.book.space, self.workers_per_trial
+        needed = (
+            largest_training_bytes(space, self.opened.setup, workers, space.name)
+            if has_gpus
+            else 0.0
+        )
         return plan_placement(
-            resources,
-            self.book.space.study.placement,
-            workers_per_trial=self.workers_per_trial,
+            machines,
+            space.study.placement,
+            workers_per_trial=workers,
             max_concurrent=max_concurrent,
-            training_bytes=self._largest_training_bytes() if has_gpus else 0.0,
+            training_bytes=needed,
             gpu_bytes=gpu_memory_bytes() if has_gpus else 0.0,
         )
-
-    def _largest_training_bytes(self) -> float:
-        """Estimated memory of a worker of the largest configuration; the study's own limit caps it."""
-        from gerbil_tune.models.cost import model_cost
-
-        space = self.book.space
-        needed = max(
-            model_cost(config, self.opened.setup, num_workers=self.workers_per_trial).training_bytes
-            for config in boundary_configs(space, space.name)
-        )
-        limit_gb = space.study.constraints.max_memory_gb
-        return float(needed if limit_gb is None else min(needed, limit_gb * 1e9))
 
     def _begin_tracking(self) -> None:
         study, limits = self.book.study, self.book.space.study

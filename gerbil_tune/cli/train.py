@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gerbil_tune.cli.lost_ray import left_without_ray
 from gerbil_tune.cli.options import (
     CacheDirOption,
     DataOption,
@@ -90,18 +91,45 @@ def train_and_export(
     Raises:
         StoppedError: On SIGINT, SIGTERM or SIGUSR1, with the state saved.
         KeyboardInterrupt: On a second one.
+        LaunchError: If another process does the same.
+        ConfigError: If a run was begun on other data at these places.
     """
     check_workers(experiment, workers)
     identity = _identity(experiment, data, split, events)
     run_dir = (save_path / ".runs" / f"{experiment.name}-{identity}").resolve()
-    from gerbil_tune.cli.training_data import open_training_data, warn_of_changes
+    from gerbil_tune.cli.run_folder import exported_from, held, note_export, remove_run
+    from gerbil_tune.cli.training_data import open_training_data
 
-    opened = open_training_data(data, experiment.data, run_dir, split=split, events=events)
+    with held(run_dir), left_without_ray():
+        # Of a run that was killed between its export and its end.
+        bundle, is_whole = exported_from(run_dir)
+        if not is_whole:
+            opened = open_training_data(data, experiment.data, run_dir, split=split, events=events)
+            if bundle is None:
+                bundle = _train_to_bundle(experiment, opened, run_dir, save_path, workers, folder)
+            _keep_split(run_dir, opened.splits, bundle)
+            note_export(run_dir, bundle, is_whole=True)
+        assert bundle is not None
+        from gerbil_tune.training.trainer import RAY_TRAIN_FOLDER
+
+        remove_run(run_dir, run_dir.parent / RAY_TRAIN_FOLDER / run_dir.name)
+    return bundle
+
+
+def _train_to_bundle(
+    experiment: ExperimentConfig,
+    opened: "TrainingData",
+    run_dir: Path,
+    save_path: Path,
+    workers: int,
+    folder: Path | None,
+) -> Path:
     # Torch takes seconds to load: not before the data are known to be readable.
+    from gerbil_tune.cli.run_folder import note_export
+    from gerbil_tune.cli.training_data import warn_of_changes
     from gerbil_tune.training.export import export_bundle
     from gerbil_tune.training.job import TrainingJob
     from gerbil_tune.training.stopping import STOP_FILE, stop_on_signals
-    from gerbil_tune.training.trainer import RAY_TRAIN_FOLDER
 
     stop_file = run_dir / STOP_FILE
     with stop_on_signals(stop_file, lambda said: typer.echo(said, err=True)) as listen_again:
@@ -114,10 +142,8 @@ def train_and_export(
         provenance={"workers": workers},
         folder=folder,
     )
+    note_export(run_dir, bundle, is_whole=False)
     warn_of_changes(opened, fingerprint)
-    _keep_split(run_dir, opened.splits, bundle)
-    shutil.rmtree(run_dir, ignore_errors=True)
-    shutil.rmtree(run_dir.parent / RAY_TRAIN_FOLDER / run_dir.name, ignore_errors=True)
     return bundle
 
 
@@ -125,25 +151,36 @@ def _train(
     job: "TrainingJob", opened: "TrainingData", workers: int, listen_again: Callable[[], None]
 ) -> str:
     """Train to the end; return the fingerprint of the data as they were when it began."""
+    from gerbil_tune.cli.run_folder import check_data
     from gerbil_tune.cli.training_data import check_augmentation, describe
+    from gerbil_tune.training.cluster_nodes import check_training_machines
+    from gerbil_tune.training.memory import train_in_what_fits
     from gerbil_tune.training.ray_runtime import start_ray
     from gerbil_tune.training.trainer import end_if_asked, train_with_workers
 
     typer.echo(describe(opened))
     check_augmentation(job.config.augmentation, opened.setup)
-    fingerprint = opened.splits.train.fingerprint()
+    fingerprint = check_data(job.run_dir, opened.splits)
     end_if_asked(job)
     start_ray()
     listen_again()
+    check_training_machines(job.splits, job.config.data.source_folder, job.run_dir)
     import ray
 
     _say_where_it_goes_on(job)
     end_if_asked(job)
-    train_with_workers(
+    use_gpu = ray.cluster_resources().get("GPU", 0) >= 1
+    fewer = 4 * job.config.training.accumulate_steps
+    train_in_what_fits(
+        lambda job: train_with_workers(
+            job,
+            num_workers=workers,
+            use_gpu=use_gpu,
+            on_epoch=lambda metrics: echo_epoch(metrics, job.config.training.epochs),
+        ),
         job,
-        num_workers=workers,
-        use_gpu=ray.cluster_resources().get("GPU", 0) >= 1,
-        on_epoch=lambda metrics: echo_epoch(metrics, job.config.training.epochs),
+        lambda said: typer.echo(said, err=True),
+        advice=f"the same command with --set training/accumulate_steps={fewer} goes on with less at a time",
     )
     return fingerprint
 
@@ -160,16 +197,21 @@ def _say_where_it_goes_on(job: "TrainingJob") -> None:
 def _keep_split(run_dir: Path, splits: "Splits", bundle: Path) -> None:
     """Put the split beside the weights: which events are left to test on is asked after the run."""
     from gerbil_tune.data.files.index_files import write_indices
+    from gerbil_tune.models.bundle_files import flush_tree
 
     folder = bundle / _SPLIT
     for part in sorted(run_dir.glob("*_set.npy")):
         folder.mkdir(exist_ok=True)
         shutil.copy(part, folder)
     test = splits.test
-    if test is None or (run_dir / _TEST_PART).exists():
-        return
-    if len(test) < sum(file.num_events for file in test.files):
+    if (
+        test is not None
+        and not (run_dir / _TEST_PART).exists()
+        and len(test) < sum(file.num_events for file in test.files)
+    ):
         write_indices(folder / _TEST_PART, test.rows)  # some events of a file of its own
+    if folder.is_dir():
+        flush_tree(bundle)
 
 
 def evaluation_command(bundle: Path, data: list[Path], split: Path | None) -> str:

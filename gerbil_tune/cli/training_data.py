@@ -25,7 +25,7 @@ class TrainingData:
 def open_training_data(
     paths: list[Path],
     config: DataConfig,
-    split_dir: Path,
+    split_dir: Path | None,
     *,
     split: Path | None = None,
     events: Path | None = None,
@@ -35,7 +35,7 @@ def open_training_data(
     Args:
         paths: One folder or file, or several files.
         config: Data section of the experiment.
-        split_dir: Where the split is kept.
+        split_dir: Where the split is kept; None: nowhere.
         split: Folder of a split to use; default: see ``load_splits``.
         events: Index file of the events that take part; default: all.
 

@@ -33,6 +33,7 @@ from gerbil_tune.models.bundle_files import (
     CONFIG_FILE,
     METRICS_FILE,
     PROVENANCE_FILE,
+    flush,
     model_facts,
     model_folder,
     read_covariance_scale,
@@ -53,12 +54,14 @@ def weights_name(which: str) -> str:
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write weights under a temporary name and rename, so that a kill never leaves half a file."""
+    """Write weights under a temporary name and rename: neither a kill nor a power cut leaves half a file."""
     temporary = path.with_name(path.name + ".partial")
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, temporary
     )
+    flush(temporary)
     temporary.replace(path)
+    flush(path.parent)
 
 
 @dataclass(frozen=True)

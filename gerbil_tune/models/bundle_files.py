@@ -41,7 +41,7 @@ def write_model_folder(
         facts: What all kinds have.
 
     Returns:
-        The folder.
+        The folder, which is on the disk.
     """
     parent = parent if folder is None else folder.parent
     parent.mkdir(parents=True, exist_ok=True)
@@ -51,10 +51,30 @@ def write_model_folder(
         for name, content in facts.items():
             write_json(temporary / name, content)
         fill(temporary)
-        return _rename_to_free(temporary, parent, folder)
+        # Whoever gets the folder may delete what it was made of: it has to outlast a power cut.
+        flush_tree(temporary)
+        target = _rename_to_free(temporary, parent, folder)
+        flush(parent)
+        return target
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def flush(path: Path) -> None:
+    """Bring a file's content, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_tree(folder: Path) -> None:
+    """Bring a folder with all that is in it to the disk."""
+    for path in folder.rglob("*"):
+        flush(path)
+    flush(folder)
 
 
 def model_facts(

@@ -26,6 +26,7 @@ from gerbil_tune.search.policies import GO_ON, Step, Verdict, make_policy
 from gerbil_tune.search.proposer import Check, Proposer
 from gerbil_tune.search.space import values_by_path
 from gerbil_tune.search.storage import is_own, open_study
+from gerbil_tune.search.stored_trials import StoredTrials
 from gerbil_tune.search.tasks import Ending, NoTask, StudyListener, TrialTask
 from gerbil_tune.search.trial_records import (
     in_order_of_their_end,
@@ -78,15 +79,16 @@ class StudyBook:
         self.space = space
         self.listeners = listeners
         self.study = open_study(storage, name, space)
-        self.proposer = Proposer(self.study, space, check, self._tell_of_end)
+        self.trials = StoredTrials(self.study)
+        self.proposer = Proposer(self.trials, space, check, self._tell_of_end)
         self.disk_full = ""
         self._policy = make_policy(space.study.trial_scheduler, space.study.sampler.seed)
-        self._curves = read_curves(self.study)
+        self._curves = read_curves(self.trials.all())
         self._live: dict[int, _Live] = {}
         self._failures = 0
         self._before_s = float(self.study.user_attrs.get("spent_s", 0.0))
         self._opened = time.monotonic()
-        stored = self.study.get_trials(deepcopy=False)
+        stored = self.trials.all()
         self._ready = [t.number for t in stored if is_interrupted(t)]
         self._replaced = [Step(n, donor) for n, donor in unfilled_places(stored)]
         self._finished_values = [value_of(t) for t in in_order_of_their_end(stored)]
@@ -130,7 +132,7 @@ class StudyBook:
         if step.donor is not None:
             return self._replace(step, curve)
         attributes = {"cleared_epoch": curve.paused_at, "paused_at": 0}
-        trial = self._trial(step.number)
+        trial = self.trials.handle(step.number)
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
         curve.cleared_epoch, curve.paused_at = curve.paused_at, 0
@@ -138,7 +140,7 @@ class StudyBook:
 
     def _replace(self, step: Step, curve: TrialCurve) -> TrialTask:
         """End a member of the population, and begin a changed copy of a better one."""
-        trial = self._trial(step.number)
+        trial = self.trials.handle(step.number)
         reason = f"replaced by a changed copy of trial {step.donor} after {curve.paused_at} epochs"
         trial.set_user_attr("donor", step.donor)
         self._close(trial, curve, TrialState.PRUNED, reason, "replaced")
@@ -148,17 +150,16 @@ class StudyBook:
         assert step.donor is not None
         config = self.space.study.trial_scheduler
         assert isinstance(config, PopulationConfig)
-        trials = self.study.get_trials(deepcopy=False)
         values = explore(
-            values_by_path(trials[step.donor].params),
+            values_by_path(self.trials[step.donor].params),
             self.space,
             config,
-            self.space.study.sampler.seed + len(trials),
+            self.space.study.sampler.seed + len(self.trials),
         )
         attributes = {
             "parent": step.donor,
             "replaces": step.number,
-            "root": trials[step.number].user_attrs.get("root", step.number),
+            "root": self.trials[step.number].user_attrs.get("root", step.number),
         }
         trial, experiment = self.proposer.copy(values, attributes)
         return self._begin(trial, experiment, copy_of=step.donor)
@@ -170,12 +171,12 @@ class StudyBook:
         return self._start(trial, TrialTask(trial.number, config, 0, copy_of))
 
     def _resume(self, number: int) -> TrialTask | None:
-        trial = self._trial(number)
-        attributes = trial.user_attrs
+        trial = self.trials.handle(number)
+        attributes = self.trials[number].user_attrs
         if "config" not in attributes:  # killed before it had begun
-            config = self.proposer.begin_again(trial, self._paused())
+            config = self.proposer.begin_again(number, self._paused())
             return None if config is None else self._begin(trial, config, attributes.get("parent"))
-        config = self.config_of(self._frozen(trial))
+        config = self.config_of(self.trials.read(trial))
         curve = self._curves[number]
         # A copy that has not reported yet may have to be made again.
         copy_of = None if curve.values else attributes.get("parent")
@@ -187,7 +188,7 @@ class StudyBook:
         self._live[task.number] = _Live(
             trial, curve, dict(trial.user_attrs), time.monotonic(), task.copy_of is not None
         )
-        frozen = self._frozen(trial)
+        frozen = self.trials.read(trial)
         for listener in self.listeners:
             listener.on_start(task, frozen)
         return task
@@ -291,15 +292,15 @@ class StudyBook:
         self._tell_of_pause(live, live.verdict.reason or ending.reason or "stopped on request")
 
     def _tell_of_pause(self, live: _Live, reason: str) -> None:
-        frozen = self._frozen(live.trial)
+        frozen = self.trials.read(live.trial)
         for listener in self.listeners:
             listener.on_pause(frozen, reason)
 
     def close_unfinished(self, reason: str) -> None:
         """End every trial that has not come to its end as pruned: the study is over."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        for trial in self.trials.in_state(TrialState.RUNNING):
             curve = self._curves.setdefault(trial.number, TrialCurve(trial.number, 0))
-            live_again = self._trial(trial.number)
+            live_again = self.trials.handle(trial.number)
             why = f"waited after {curve.paused_at} epochs when " if curve.paused_at else ""
             kind = "early stop" if curve.paused_at else "budget"
             self._close(live_again, curve, TrialState.PRUNED, f"{why}{reason}", kind)
@@ -319,7 +320,7 @@ class StudyBook:
             trial.set_user_attr("reason_kind", kind)
         self.study.tell(trial, values, state=state)
         curve.is_over = True
-        frozen = self._frozen(trial)
+        frozen = self.trials.read(trial)
         if kind != "replaced":
             self._finished_values.append(value_of(frozen))
         self._tell_of_end(frozen)
@@ -332,11 +333,11 @@ class StudyBook:
 
     def num_begun(self) -> int:
         """Own trials that have begun, without copies and without those that are beyond the limits."""
-        return num_begun(self.study.get_trials(deepcopy=False))
+        return num_begun(self.trials.all())
 
     def num_closed(self) -> int:
         """Those of ``num_begun`` that are over."""
-        return num_closed(self.study.get_trials(deepcopy=False))
+        return num_closed(self.trials.all())
 
     def spent(self) -> Spent:
         """What the study has spent so far, this run included."""
@@ -365,8 +366,7 @@ class StudyBook:
 
     def best(self) -> FrozenTrial | None:
         """Return the complete own trial with the lowest first objective, or None."""
-        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        own = [trial for trial in complete if is_own(trial)]
+        own = [trial for trial in self.trials.in_state(TrialState.COMPLETE) if is_own(trial)]
         return min(own, key=lambda trial: (trial.values[0], trial.number), default=None)
 
     def config_of(self, trial: FrozenTrial) -> ExperimentConfig:
@@ -381,10 +381,3 @@ class StudyBook:
 
     def _paused(self) -> list[int]:
         return [c.number for c in self._curves.values() if c.paused_at and not c.is_over]
-
-    def _trial(self, number: int) -> optuna.Trial:
-        trials = self.study.get_trials(deepcopy=False)
-        return optuna.Trial(self.study, trials[number]._trial_id)
-
-    def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
-        return self.study._storage.get_trial(trial._trial_id)

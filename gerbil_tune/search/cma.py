@@ -31,13 +31,20 @@ class CmaSampler(optuna.samplers.BaseSampler):
 
     Args:
         parameters: As in the space file.
+        trials: Of the study, as they are before the proposal.
         seed: Of this proposal.
         startup_trials: Trials that are drawn at random before it models anything.
     """
 
     def __init__(
-        self, parameters: Mapping[str, Parameter], *, seed: int, startup_trials: int
+        self,
+        parameters: Mapping[str, Parameter],
+        trials: Sequence[FrozenTrial],
+        *,
+        seed: int,
+        startup_trials: int,
     ) -> None:
+        self._trials = trials
         self._numeric = always_numeric(parameters)
         self._seed = seed
         self._startup_trials = startup_trials
@@ -55,7 +62,7 @@ class CmaSampler(optuna.samplers.BaseSampler):
         """Draw those numbers from the Gaussian as it stands after all whole generations."""
         if trial.number < self._startup_trials:
             return {}
-        shares = self._replayed(study.get_trials(deepcopy=False)).ask().tolist()
+        shares = self._replayed(self._trials).ask().tolist()
         return {
             path: parameter.at(share)
             for (path, parameter), share in zip(self._numeric.items(), shares, strict=True)

@@ -1,9 +1,8 @@
 """What the trial schedulers know of each trial: its curve and where it stands."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from gerbil_tune.search.storage import curve_of, is_own
@@ -33,9 +32,8 @@ class TrialCurve:
 Curves = Mapping[int, TrialCurve]
 
 
-def read_curves(study: optuna.Study) -> dict[int, TrialCurve]:
-    """The curves of a stored study's own trials, by number."""
-    trials = study.get_trials(deepcopy=False)
+def read_curves(trials: Sequence[FrozenTrial]) -> dict[int, TrialCurve]:
+    """The curves of a study's own trials, by number."""
     return {
         trial.number: _read_curve(trial)
         for trial in trials

@@ -16,11 +16,14 @@ from gerbil_tune.config.parameters import (
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.config.space import SpaceFile
 from gerbil_tune.config.study import AshaConfig, MedianConfig, TrialSchedulerConfig
+from gerbil_tune.data.cores import num_cores
 from gerbil_tune.data.splits.splits import Splits
-from gerbil_tune.errors import ConfigError
+from gerbil_tune.errors import ConfigError, LaunchError
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.cost import ModelCost, model_cost
 from gerbil_tune.search.constraints import violations
+from gerbil_tune.search.largest import largest_training_bytes
+from gerbil_tune.search.placement import Placement, local_gpus, plan_placement
 from gerbil_tune.search.policies import rung_epochs
 from gerbil_tune.search.quasi_random import quasi_random_point
 from gerbil_tune.search.sampler import num_proposals
@@ -93,20 +96,33 @@ class Estimate:
     refit_s: float
 
 
-def dry_run(space: SpaceFile, setup: RecordingSetup, num_samples: int = NUM_SAMPLES) -> DryRun:
+def dry_run(
+    space: SpaceFile,
+    setup: RecordingSetup,
+    num_samples: int = NUM_SAMPLES,
+    workers_per_trial: int = 1,
+) -> DryRun:
     """Draw configurations and find out what each costs, without training any.
+
+    Args:
+        space: What is searched.
+        setup: The recording site.
+        num_samples: How many.
+        workers_per_trial: DDP ranks that share a batch and so its memory.
 
     Raises:
         ConfigError: If one is not valid, naming the value.
     """
-    return DryRun(tuple(_sample(space, setup, index) for index in range(num_samples)))
+    return DryRun(
+        tuple(_sample(space, setup, index, workers_per_trial) for index in range(num_samples))
+    )
 
 
-def _sample(space: SpaceFile, setup: RecordingSetup, index: int) -> Sample:
+def _sample(space: SpaceFile, setup: RecordingSetup, index: int, num_workers: int) -> Sample:
     values = quasi_random_point(space, index, space.study.sampler.seed)
     config = compose(space.base, values, f"sample {index} of the space")
-    _, why_not = violations(config, setup, space.study.constraints)
-    return Sample(config, model_cost(config, setup), why_not)
+    _, why_not = violations(config, setup, space.study.constraints, num_workers)
+    return Sample(config, model_cost(config, setup, num_workers), why_not)
 
 
 def estimate(space: SpaceFile, found: DryRun, data: OpenedData) -> Estimate:
@@ -132,7 +148,8 @@ def estimate(space: SpaceFile, found: DryRun, data: OpenedData) -> Estimate:
         epochs.append(expected_epochs(study.trial_scheduler, config.training.epochs))
         epoch_s.append(times[config.model.kind].epoch_s(config, sample.cost, data.splits))
         trial_s.append(epochs[-1] * epoch_s[-1])
-    trials = min(study.trials, num_proposals(space) or study.trials)
+    most = num_proposals(space)
+    trials = study.trials if most is None else min(study.trials, len(space.points) + most)
     share = min(1.0, (study.epoch_budget or float("inf")) / (trials * statistics.fmean(epochs)))
     refit_epochs = study.refit_epochs or found.feasible[0].config.training.epochs
     return Estimate(
@@ -172,11 +189,24 @@ def expected_epochs(config: TrialSchedulerConfig, epochs: int) -> float:
 
 
 def print_dry_run(
-    space: SpaceFile, opened: OpenedData, max_concurrent: int, console: "Console"
+    space: SpaceFile,
+    opened: OpenedData,
+    max_concurrent: int | None,
+    console: "Console",
+    *,
+    workers_per_trial: int = 1,
 ) -> None:
-    """Print the space, what its configurations take, and what the study is expected to cost."""
+    """Print the space, what its configurations take, and what the study is expected to cost.
+
+    Args:
+        space: What is searched.
+        opened: On what.
+        max_concurrent: Trials at a time; None: as many as this machine has room for.
+        console: Where to.
+        workers_per_trial: DDP ranks of each trial.
+    """
     console.print(space_tree(space))
-    found = dry_run(space, opened.setup)
+    found = dry_run(space, opened.setup, workers_per_trial=workers_per_trial)
     console.print(_costs(found))
     beyond = 1 - len(found.feasible) / len(found.samples)
     console.print(
@@ -184,18 +214,44 @@ def print_dry_run(
         "study/constraints and so not run"
     )
     expected = estimate(space, found, opened)
-    for line in _sentences(space, expected, max_concurrent):
+    try:
+        placement = _placement(space, opened.setup, max_concurrent, workers_per_trial)
+    except LaunchError as error:
+        # The study may well be meant for a cluster, which has what this machine lacks.
+        console.print(f"on this machine it would not start: {error}", markup=False)
+        placement = Placement(1, workers_per_trial)
+    for line in _sentences(space, expected, placement):
         console.print(line)
 
 
-def _sentences(space: SpaceFile, expected: Estimate, max_concurrent: int) -> list[str]:
+def _placement(
+    space: SpaceFile, setup: RecordingSetup, max_concurrent: int | None, workers: int
+) -> Placement:
+    """How trials would be placed on this machine, or as asked for another."""
+    config = space.study.placement
+    if max_concurrent is not None:
+        return Placement(max_concurrent, workers, config.cpus_per_worker)
+    gpus, gpu_bytes = local_gpus()
+    return plan_placement(
+        {"CPU": float(num_cores()), "GPU": float(gpus)},
+        config,
+        workers_per_trial=workers,
+        training_bytes=largest_training_bytes(space, setup, workers, space.name) if gpus else 0.0,
+        gpu_bytes=gpu_bytes,
+    )
+
+
+def _sentences(space: SpaceFile, expected: Estimate, placement: Placement) -> list[str]:
     measured = ", ".join(f"{kind} {ms:.3g} ms" for kind, ms in expected.event_ms.items())
-    search_s = expected.total_s / max_concurrent
+    workers = placement.workers_per_trial
+    search_s = expected.total_s / (placement.max_concurrent * workers)
+    each = f" of {workers} workers" if workers > 1 else ""
     lines = [
         f"a training step, measured here on a middling configuration of each: {measured} an event",
         f"{counted(expected.trials, 'trial')} of {expected.epochs_per_trial:.1f} epochs on average "
-        f"({space.study.trial_scheduler.kind}), {format_duration(expected.epoch_s)} an epoch: about "
-        f"{format_duration(search_s)} with {max_concurrent} at a time, if they do not slow each other",
+        f"({space.study.trial_scheduler.kind}), {format_duration(expected.epoch_s)} an epoch with one "
+        f"worker: about {format_duration(search_s)} with {placement.max_concurrent} at a time{each}, if they "
+        "do not slow each other",
         f"the final training of {counted(space.study.refit_top, 'trial')}: about "
         f"{format_duration(expected.refit_s)} with one worker",
     ]

@@ -18,8 +18,6 @@ from gerbil_tune.config.parameters import (
 from gerbil_tune.config.space import SpaceFile, explorable
 from gerbil_tune.config.study import PopulationConfig
 
-__all__ = ["explorable", "explore"]
-
 
 def explore(
     values: Mapping[str, Scalar], space: SpaceFile, config: PopulationConfig, seed: int

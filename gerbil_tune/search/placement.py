@@ -4,11 +4,15 @@ Tune waits for ever for resources that a cluster does not have, so what cannot f
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gerbil_tune.config.study import PlacementConfig
 from gerbil_tune.errors import LaunchError
+from gerbil_tune.units import counted
+
+Machine = Mapping[str, float]
+"""What one machine has, by Ray's names of resources: CPU, GPU; what it has none of may be missing."""
 
 _MOST_TRIALS_A_GPU = 8
 _GPU_RESERVE_BYTES = 1.5e9
@@ -47,7 +51,7 @@ class Placement:
 
 
 def plan_placement(
-    resources: Mapping[str, float],
+    machines: Machine | Sequence[Machine],
     config: PlacementConfig,
     *,
     workers_per_trial: int = 1,
@@ -57,8 +61,12 @@ def plan_placement(
 ) -> Placement:
     """Fit trials into a cluster.
 
+    Machine by machine, for a worker takes all it needs from one of them; the workers of a trial may be on
+    several. The process that looks after the workers of a trial takes its bit of a CPU from theirs.
+
     Args:
-        resources: What the cluster has, as Ray counts it: CPU, GPU.
+        machines: What each has, as Ray counts it: CPU, GPU; of a single machine, just that. The sum of
+            several is no machine.
         config: What a worker gets.
         workers_per_trial: DDP ranks of each trial.
         max_concurrent: Trials at a time; None: as many as fit.
@@ -68,10 +76,29 @@ def plan_placement(
     Raises:
         LaunchError: If what is asked can never fit, naming the resource.
     """
-    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    if isinstance(machines, Mapping):
+        machines = [machines]
     share = config.gpus_per_worker
     if share is None:
-        share = _gpu_share(cpus, gpus, config, workers_per_trial, training_bytes, gpu_bytes)
+        share = _gpu_share(machines, config, workers_per_trial, training_bytes, gpu_bytes)
+    _check_gpus(share, workers_per_trial, training_bytes, gpu_bytes)
+    need = {"CPU": config.cpus_per_worker, "GPU": share}
+    num_workers = sum(_num_workers(machine, need) for machine in machines)
+    fits = num_workers // workers_per_trial
+    if fits < 1:
+        raise LaunchError(_why_none_fits(machines, need, num_workers, workers_per_trial))
+    if max_concurrent is not None and max_concurrent > fits:
+        each = f" of {workers_per_trial} workers" if workers_per_trial > 1 else ""
+        raise LaunchError(
+            f"--max-concurrent {max_concurrent} trials{each} need {_in_words(need)} for each worker, and the "
+            f"cluster has room for {fits}{_largest(machines, need)}; lower it, or leave it out"
+        )
+    return Placement(max_concurrent or fits, workers_per_trial, config.cpus_per_worker, share)
+
+
+def _check_gpus(
+    share: float, workers_per_trial: int, training_bytes: float, gpu_bytes: float
+) -> None:
     if workers_per_trial > 1 and 0 < share < 1:
         raise LaunchError(
             f"study/placement/gpus_per_worker is {share:g}, but {workers_per_trial} workers of one trial "
@@ -83,52 +110,83 @@ def plan_placement(
             f"memory, but the GPUs have {gpu_bytes / 1e9:.1f} GB; set study/constraints/max_memory_gb, or "
             "a smaller training/global_batch_size"
         )
-    need = {"CPU": config.cpus_per_worker, "GPU": share}
-    slots = {
-        name: _slots(resources.get(name, 0.0), workers_per_trial * amount)
-        for name, amount in need.items()
-        if amount
-    }
-    scarce = min(slots, key=lambda name: slots[name])
-    fits, have = slots[scarce], resources.get(scarce, 0.0)
-    per_trial = workers_per_trial * need[scarce]
-    if fits < 1:
-        raise LaunchError(
-            f"a trial of {workers_per_trial} workers needs {per_trial:g} {scarce}, but the cluster has "
-            f"{have:g}; lower --workers-per-trial or study/placement"
-        )
-    if max_concurrent is not None and max_concurrent > fits:
-        raise LaunchError(
-            f"--max-concurrent {max_concurrent} trials of {workers_per_trial} workers need "
-            f"{max_concurrent * per_trial:g} {scarce}, but the cluster has {have:g}, enough for {fits}; "
-            "lower it, or leave it out"
-        )
-    return Placement(max_concurrent or fits, workers_per_trial, config.cpus_per_worker, share)
 
 
 def _gpu_share(
-    cpus: float,
-    gpus: float,
+    machines: Sequence[Machine],
     config: PlacementConfig,
     workers: int,
     training_bytes: float,
     gpu_bytes: float,
 ) -> float:
     """Part of a GPU that a worker gets: as little as its memory needs and there are CPUs for."""
-    if gpus < 1:
+    with_gpus = [machine for machine in machines if machine.get("GPU", 0.0) >= 1]
+    if not with_gpus:
         return 0.0
     if workers > 1 or not training_bytes or not gpu_bytes:
         return 1.0
     by_memory = int(gpu_bytes * _GPU_FILL / (training_bytes + _GPU_RESERVE_BYTES))
-    by_cpus = int(cpus / gpus / config.cpus_per_worker)
+    # Where a machine has fewer CPUs for each GPU than another, it is they that limit it.
+    by_cpus = max(int(m.get("CPU", 0.0) / m["GPU"] / config.cpus_per_worker) for m in with_gpus)
     return 1.0 / max(1, min(by_memory, by_cpus, _MOST_TRIALS_A_GPU))
 
 
-def _slots(have: float, need: float) -> int:
+def _num_workers(machine: Machine, need: Mapping[str, float]) -> int:
+    """Workers for which a machine has room."""
+    return min(
+        _slots(name, machine.get(name, 0.0), amount) for name, amount in need.items() if amount
+    )
+
+
+def _slots(name: str, have: float, need: float) -> int:
     # A GPU has no more than its whole number of shares: half a share left on each of two is none.
-    if need < 1:
+    if name == "GPU" and need < 1:
         return int(have) * int(1 / need + 1e-9) if have >= 1 else int(have / need + 1e-9)
     return math.floor(have / need + 1e-9)
+
+
+def _why_none_fits(
+    machines: Sequence[Machine], need: Mapping[str, float], num_workers: int, workers_per_trial: int
+) -> str:
+    if num_workers:
+        return (
+            f"a trial of {workers_per_trial} workers needs {_in_words(need)} for each, but the cluster has "
+            f"room for {counted(num_workers, 'worker')}{_largest(machines, need)}; lower "
+            "--workers-per-trial or study/placement"
+        )
+    for name, amount in need.items():
+        most = max((machine.get(name, 0.0) for machine in machines), default=0.0)
+        if amount and not _slots(name, most, amount):
+            return (
+                f"a worker needs {amount:.3g} {name} of one machine, but the largest machine has {most:g}; "
+                f"lower study/placement/{name.lower()}s_per_worker"
+            )
+    return (
+        f"a worker needs {_in_words(need)} of one machine, but no machine has both"
+        f"{_largest(machines, need)}; lower study/placement"
+    )
+
+
+def _in_words(amounts: Mapping[str, float]) -> str:
+    return " and ".join(f"{amount:.3g} {name}" for name, amount in amounts.items() if amount)
+
+
+def _largest(machines: Sequence[Machine], need: Mapping[str, float]) -> str:
+    """The machine with most room, and of those the one with most of what is scarcest."""
+    scarce = [name for name in ("GPU", "CPU") if need[name]]
+    largest = max(
+        machines,
+        key=lambda m: (_num_workers(m, need), *(m.get(name, 0.0) for name in scarce)),
+    )
+    has = " and ".join(f"{largest.get(name, 0.0):g} {name}" for name in reversed(scarce))
+    return f" (its largest machine has {has})" if len(machines) > 1 else f" (it has {has})"
+
+
+def machine_resources() -> list[Machine]:
+    """What each machine of the cluster has to which Ray is connected."""
+    import ray
+
+    return [dict(host["Resources"]) for host in ray.nodes() if host["Alive"]]
 
 
 def gpu_memory_bytes() -> float:
@@ -148,3 +206,14 @@ def gpu_memory_bytes() -> float:
     ]
     found = [size for size in ray.get(looks) if size > 0]
     return min(found, default=0.0)
+
+
+def local_gpus() -> tuple[int, float]:
+    """How many GPUs this machine has, and the memory of the smallest in bytes."""
+    import torch
+
+    sizes = [
+        torch.cuda.get_device_properties(index).total_memory
+        for index in range(torch.cuda.device_count())
+    ]
+    return len(sizes), float(min(sizes, default=0))

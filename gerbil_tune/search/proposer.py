@@ -12,6 +12,7 @@ from gerbil_tune.errors import LaunchError
 from gerbil_tune.search.sampler import fixed_proposal, make_sampler, num_proposals
 from gerbil_tune.search.space import named_point, sample
 from gerbil_tune.search.storage import is_own
+from gerbil_tune.search.stored_trials import StoredTrials
 
 Check = Callable[[ExperimentConfig], tuple[list[float], str]]
 """Constraint values (at most 0 where kept), and what is exceeded in words."""
@@ -26,7 +27,7 @@ class Proposer:
     its storage alone.
 
     Args:
-        study: Where they are kept.
+        trials: The study's.
         space: What is searched.
         check: Of the limits on a configuration; None: there are none.
         on_refusal: Told of each trial that is over because it is beyond them.
@@ -34,12 +35,12 @@ class Proposer:
 
     def __init__(
         self,
-        study: optuna.Study,
+        trials: StoredTrials,
         space: SpaceFile,
         check: Check | None = None,
         on_refusal: Callable[[FrozenTrial], None] = lambda trial: None,
     ) -> None:
-        self.study = study
+        self.trials = trials
         self.space = space
         self.check = check
         self.on_refusal = on_refusal
@@ -49,8 +50,7 @@ class Proposer:
         most = num_proposals(self.space)
         if most is None:
             return True
-        trials = self.study.get_trials(deepcopy=False)
-        return len(_proposed(trials)) < len(self.space.points) + most
+        return len(self.trials.proposed()) < len(self.space.points) + most
 
     def propose(self, paused: Collection[int]) -> tuple[optuna.Trial, ExperimentConfig] | None:
         """Begin a trial whose configuration keeps the limits; None where nothing is left to propose.
@@ -65,12 +65,12 @@ class Proposer:
         while refusals < _MOST_REFUSALS or num_proposals(self.space) is not None:
             if not self.has_more():
                 return None
-            trial = self._ask(paused)
+            trial = self._begin(paused)
             config = self.admit(trial)
             if config is not None:
                 return trial, config
             refusals += 1
-        why = self.study.trials[-1].user_attrs["reason"]
+        why = self.trials[-1].user_attrs["reason"]
         raise LaunchError(
             f"{_MOST_REFUSALS} proposals in a row were beyond study/constraints (the last one: {why}); "
             "relax them or change the space"
@@ -84,58 +84,46 @@ class Proposer:
             trial.set_constraint(f"limit {index}", number)
         if not why:
             trial.set_user_attr("config", flatten(config))
+            self.trials.read(trial)
             return config
         trial.set_user_attr("reason", why)
         trial.set_user_attr("reason_kind", "infeasible")
-        self.study.tell(trial, state=TrialState.PRUNED)
-        self.on_refusal(self.study._storage.get_trial(trial._trial_id))
+        self.trials.study.tell(trial, state=TrialState.PRUNED)
+        self.on_refusal(self.trials.read(trial))
         return None
 
     def copy(
         self, values: Mapping[str, Scalar], attributes: Mapping[str, object]
     ) -> tuple[optuna.Trial, ExperimentConfig]:
-        """Begin a trial with given values by config path, in the place of ``attributes["replaces"]``."""
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        # One that was enqueued before a kill would be asked for in place of a second.
-        if not any(t.user_attrs.get("replaces") == attributes["replaces"] for t in waiting):
-            named = named_point(values, self.space.parameters)
-            self.study.enqueue_trial(named, user_attrs=dict(attributes))
-        trial = self.study.ask()
+        """Begin a trial with given values by config path."""
+        trial = self.trials.begin(named_point(values, self.space.parameters), attributes)
         config = self.config_of(trial.number, sample(trial, self.space.parameters))
         trial.set_user_attr("config", flatten(config))
+        self.trials.read(trial)
         return trial, config
 
     def config_of(self, number: int, values: Mapping[str, Scalar]) -> ExperimentConfig:
         """The experiment that the space's base and a trial's values make."""
         return compose(self.space.base, dict(values), f"trial {number}")
 
-    def begin_again(self, trial: optuna.Trial, paused: Collection[int]) -> ExperimentConfig | None:
+    def begin_again(self, number: int, paused: Collection[int]) -> ExperimentConfig | None:
         """Give a trial its configuration of which no more than the number was stored, as ``propose`` does."""
-        trials = self.study.get_trials(deepcopy=False)[: trial.number]
-        self._set_sampler(trials, trial.number, paused)
-        return self.admit(optuna.Trial(self.study, trial._trial_id))
+        trial = self.trials.handle(number)
+        self._set_sampler(self.trials.all()[:number], number, paused)
+        return self.admit(optuna.Trial(self.trials.study, trial._trial_id))
 
-    def _ask(self, paused: Collection[int]) -> optuna.Trial:
-        trials = self.study.get_trials(deepcopy=False)
-        proposed = _proposed(trials)
-        waiting = any(t.state is TrialState.WAITING for t in proposed)
-        named = None if waiting else self._fixed(len(proposed))
-        if named is not None:
-            self.study.enqueue_trial(named)
+    def _begin(self, paused: Collection[int]) -> optuna.Trial:
+        trials = self.trials.all()
         self._set_sampler(trials, len(trials), paused)
-        return self.study.ask()
+        return self.trials.begin(self._fixed(len(self.trials.proposed())))
 
     def _set_sampler(self, trials: list[FrozenTrial], number: int, paused: Collection[int]) -> None:
         config = self.space.study.sampler
-        self.study.sampler = make_sampler(config, self.space, trials, number, paused)
+        self.trials.study.sampler = make_sampler(config, self.space, trials, number, paused)
 
     def _fixed(self, index: int) -> dict[str, Scalar] | None:
         points = self.space.points
         if index < len(points):
             return named_point(points[index], self.space.parameters)
-        return fixed_proposal(self.space, index - len(points))
-
-
-def _proposed(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Trials that came of a proposal: not those of earlier studies, and no copies."""
-    return [t for t in trials if is_own(t) and "parent" not in t.user_attrs]
+        num_known = sum(not is_own(trial) for trial in self.trials.all())
+        return fixed_proposal(self.space, index - len(points), num_known)

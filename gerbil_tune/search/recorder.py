@@ -4,7 +4,6 @@ Nothing here waits for the tracker's store. What the store missed, because it wa
 was killed, is written from the study itself: at the beginning and at the end of each run of a search.
 """
 
-import json
 import logging
 import threading
 from collections.abc import Iterator, Mapping
@@ -36,11 +35,11 @@ from gerbil_tune.tracking.tracker import (
     Tracker,
     now_ms,
 )
+from gerbil_tune.training.history import read_history
 from gerbil_tune.urls import without_password
 
 _logger = logging.getLogger(__name__)
 
-_HISTORY = "metrics.jsonl"
 _SECONDS = "seconds"
 _NOT_CHARTED = ("epoch", "training_done")  # the step says the one, the run's state the other
 _STATES: dict[TrialState, RunState] = {
@@ -210,8 +209,8 @@ class StudyRecorder:
         update = _summary(trial, state, objectives)
         update.parameters = dict(trial.user_attrs.get("config", {}))
         update.started_ms = _ms(trial.datetime_start)
-        history = self._study_dir / "trials" / f"{trial.number:05d}" / _HISTORY
-        update.epochs = known_epochs(trial, history, objectives[0])
+        run_dir = self._study_dir / "trials" / f"{trial.number:05d}"
+        update.epochs = known_epochs(trial, run_dir, objectives[0])
         return update
 
 
@@ -221,7 +220,7 @@ def objective_names(study: optuna.Study) -> list[str]:
     return list(attributes.get("objectives") or [attributes["metric"]])
 
 
-def known_epochs(trial: FrozenTrial, history: Path, metric: str) -> dict[int, EpochMetrics]:
+def known_epochs(trial: FrozenTrial, run_dir: Path, metric: str) -> dict[int, EpochMetrics]:
     """Return the metrics of the epochs that a trial has reported, from its history if that is there.
 
     The history may know more, which the trial reports when it goes on, and the epochs of another trial that
@@ -229,7 +228,7 @@ def known_epochs(trial: FrozenTrial, history: Path, metric: str) -> dict[int, Ep
 
     Args:
         trial: As stored.
-        history: One JSON object a line; a line that was not written whole is skipped.
+        run_dir: The trial's folder, with its history.
         metric: Name of the value that is stored for each epoch.
     """
     reported = curve_of(trial)
@@ -239,7 +238,7 @@ def known_epochs(trial: FrozenTrial, history: Path, metric: str) -> dict[int, Ep
     last = trial.user_attrs.get("metrics", {})
     if last.get("epoch") in metrics_of:
         metrics_of[int(last["epoch"])] = last
-    for metrics in _read_history(history):
+    for metrics in read_history(run_dir):
         if min(reported) <= metrics["epoch"] <= max(reported):
             metrics_of[int(metrics["epoch"])] = metrics
     at_s = (_ms(trial.datetime_start) or now_ms()) / 1000
@@ -248,18 +247,6 @@ def known_epochs(trial: FrozenTrial, history: Path, metric: str) -> dict[int, Ep
         at_s += metrics_of[epoch].get("epoch_s", 0.0)
         epochs[epoch] = EpochMetrics(round(at_s * 1000), _charted(metrics_of[epoch]))
     return epochs
-
-
-def _read_history(path: Path) -> Iterator[dict[str, float]]:
-    if not path.exists():
-        return
-    for line in path.read_text(errors="replace").splitlines():
-        try:
-            metrics = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(metrics, dict) and "epoch" in metrics:
-            yield metrics
 
 
 def _charted(metrics: Mapping[str, Any]) -> dict[str, float]:

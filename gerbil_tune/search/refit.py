@@ -15,6 +15,7 @@ from gerbil_tune.errors import NonFiniteLossError, StoppedError
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.training.export import export_bundle, has_validation_predictions
 from gerbil_tune.training.job import TrainingJob
+from gerbil_tune.training.memory import train_in_what_fits
 from gerbil_tune.training.stopping import STOP_FILE, stop_on_signals
 from gerbil_tune.training.trainer import (
     RAY_TRAIN_FOLDER,
@@ -29,7 +30,10 @@ _FEWEST_EVENTS_PER_CPU = 8
 
 OnEpoch = Callable[[dict[str, float]], None]
 Train = Callable[[TrainingJob, bool, OnEpoch], NumWorkers]
-"""Trains a job to its end, on GPUs or not, or raises StoppedError; returns the workers that it took."""
+"""Trains a job to its end, on GPUs or not; returns the workers that it took.
+
+It raises StoppedError, or MemoryError where a worker runs out of memory, which is tried again.
+"""
 
 
 class RefitSite(Protocol):
@@ -155,6 +159,7 @@ class Refitter:
 
         Raises:
             StoppedError: If a signal asked to stop, once a checkpoint is written; the same call goes on.
+            LaunchError: If memory ran out twice.
         """
         job = self._job(trial)
         refit = self._finished(trial.number, job, keep_predictions=keep_predictions)
@@ -206,7 +211,11 @@ class Refitter:
         )
         try:
             with stop_on_signals(job.run_dir / STOP_FILE, self.say):
-                workers = self.train(job, self.use_gpu, lambda m: self.on_epoch(m, epochs))
+                workers = train_in_what_fits(
+                    lambda job: self.train(job, self.use_gpu, lambda m: self.on_epoch(m, epochs)),
+                    job,
+                    self.say,
+                )
         except NonFiniteLossError as error:
             return Refit(trial.number, epochs, job.run_dir, None, str(error))
         bundle = export_bundle(

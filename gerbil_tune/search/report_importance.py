@@ -51,7 +51,9 @@ def _judged(study: optuna.Study) -> optuna.Study:
     """A study in memory of the complete trials and, with their best epochs, of the pruned ones."""
     judged = optuna.create_study()
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-        values = [trial.values[0]] if trial.values else list(curve_of(trial).values())
+        # Optuna gives a pruned trial its last epoch for a value.
+        complete = trial.state is TrialState.COMPLETE
+        values = [trial.values[0]] if complete else list(curve_of(trial).values())
         if values:
             judged.add_trial(
                 optuna.trial.create_trial(

@@ -25,6 +25,7 @@ from gerbil_tune.search.report_page import (
 )
 from gerbil_tune.search.report_slices import TRIAL_COLOURS
 from gerbil_tune.search.report_study import (
+    CLOSED,
     STATE_WORDS,
     SearchedParameter,
     StudyView,
@@ -51,14 +52,13 @@ def overview(view: StudyView) -> str:
     """The study in four numbers."""
     best = view.champion
     seconds = sum(trial.seconds or 0.0 for trial in view.trials)
-    counts = [f"{n} {STATE_WORDS.get(state, state)}" for state, n in view.count().items()]
     return tiles(
         (
             (
                 DASH if best is None or best.objective is None else f"{best.objective:.4g}",
                 f"best {view.metric_title}",
             ),
-            (str(len(view.closed)), "trials are over: " + (", ".join(counts) or "none yet")),
+            (str(len(view.closed)), f"trials are over: {_states(view)}"),
             (format_duration(seconds), "of training, all trials together"),
             (
                 format_duration(view.searched_s) if view.searched_s else DASH,
@@ -66,6 +66,20 @@ def overview(view: StudyView) -> str:
             ),
         )
     )
+
+
+def _states(view: StudyView) -> str:
+    """How many trials ended how, and apart from them those that have not ended or were not run."""
+    counts = view.count()
+    over, rest = (
+        ", ".join(
+            f"{number} {STATE_WORDS.get(state, state)}"
+            for state, number in counts.items()
+            if (state in CLOSED) == are_over
+        )
+        for are_over in (True, False)
+    )
+    return (over or "none yet") + (f"; besides: {rest}" if rest else "")
 
 
 def best_model(view: StudyView) -> str:

@@ -35,6 +35,8 @@ STATES: tuple[State, ...] = (
     "infeasible",
     "known",
 )
+CLOSED: tuple[State, ...] = ("complete", "pruned", "failed")
+"""Trials that were run and are over."""
 OPEN: tuple[State, ...] = ("running", "paused", "interrupted")
 STATE_WORDS: Mapping[State, str] = {
     "infeasible": "beyond a constraint",
@@ -159,7 +161,7 @@ class StudyView:
     @property
     def closed(self) -> list[TrialRecord]:
         """Trials of this study that were run and are over."""
-        return self.in_state("complete", "pruned", "failed")
+        return self.in_state(*CLOSED)
 
     @property
     def searched_s(self) -> float:

@@ -50,17 +50,20 @@ def make_sampler(
         )
         return ViewSampler(gp, trials, paused)
     if config.kind == "cmaes":
-        return CmaSampler(space.parameters, seed=seed, startup_trials=config.startup_trials)
+        startup = config.startup_trials
+        return CmaSampler(space.parameters, trials, seed=seed, startup_trials=startup)
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def fixed_proposal(space: SpaceFile, index: int) -> dict[str, Scalar] | None:
+def fixed_proposal(space: SpaceFile, index: int, num_known: int = 0) -> dict[str, Scalar] | None:
     """Values that a proposal must have, if they are known beforehand.
 
     Args:
         space: What is searched.
         index: Proposals before this one: all trials but points and those taken from earlier studies.
             Those found infeasible count, or the next would be the same again.
+        num_known: Trials taken from earlier studies. They stand for as many of the quasi-random start, as
+            they do for the sampler's own.
 
     Returns:
         Value by Optuna's name; None where the sampler is to be asked, and beyond the end of a grid.
@@ -71,7 +74,7 @@ def fixed_proposal(space: SpaceFile, index: int) -> dict[str, Scalar] | None:
             return None
         return named_point(grid_point(space, index), space.parameters)
     starts = config.kind in _LEARNING and config.startup == "quasi-random"
-    if config.kind == "quasi-random" or (starts and index < config.startup_trials):
+    if config.kind == "quasi-random" or (starts and num_known + index < config.startup_trials):
         point = quasi_random_point(space, index, config.seed)
         return named_point(point, space.parameters)
     return None

@@ -45,21 +45,21 @@ def sample(
     values: dict[str, Scalar] = {}
     for path, parameter in parameters.items():
         name = parameter_name(path, branches)
-        if isinstance(parameter, FloatParameter):
-            values[path] = trial.suggest_float(
-                name, parameter.low, parameter.high, log=parameter.log
-            )
-        elif isinstance(parameter, IntParameter):
-            values[path] = trial.suggest_int(
-                name, parameter.low, parameter.high, log=parameter.log, step=parameter.step
-            )
-        elif isinstance(parameter, BranchParameter):
-            branch = trial.suggest_categorical(name, tuple(parameter.branches))
-            values[path] = branch
-            values |= sample(trial, parameter.branches[branch], (*branches, branch))
-        else:
-            values[path] = trial.suggest_categorical(name, parameter.choices)
+        value = values[path] = _suggest(trial, name, distribution(parameter))
+        if isinstance(parameter, BranchParameter):
+            values |= sample(trial, parameter.branches[str(value)], (*branches, str(value)))
     return values
+
+
+def _suggest(trial: optuna.Trial, name: str, drawn_from: BaseDistribution) -> Scalar:
+    if isinstance(drawn_from, FloatDistribution):
+        return trial.suggest_float(name, drawn_from.low, drawn_from.high, log=drawn_from.log)
+    if isinstance(drawn_from, IntDistribution):
+        return trial.suggest_int(
+            name, drawn_from.low, drawn_from.high, log=drawn_from.log, step=drawn_from.step
+        )
+    assert isinstance(drawn_from, CategoricalDistribution)
+    return trial.suggest_categorical(name, drawn_from.choices)
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:

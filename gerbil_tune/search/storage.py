@@ -4,7 +4,7 @@ The storage is the only truth about a study. These are the attributes that this 
 has parameters and values besides.
 
 of a trial     config, metrics, best_metrics, curve, seconds, reason, reason_kind, mishaps, accumulate_steps,
-               paused_at, cleared_epoch, parent, root, donor, replaces, warm_start
+               paused_at, cleared_epoch, parent, root, donor, replaces, warm_start, warm_start_study
 of the study   study_id, space, metric, objectives, data_fingerprint, validation_fingerprint, spent_s, runs,
                environment, champion, bundle, champion_uri, registered_bundle, refits, ensemble, selection
 """
@@ -27,6 +27,8 @@ from gerbil_tune.urls import without_password
 STUDY_FILE = "study.yaml"
 STORAGE_VARIABLE = "GERBIL_TUNE_STORAGE"
 _LOCK_FILE = ".lock"
+_HIDDEN = "***"
+"""In a URL as ``study.yaml`` keeps it: where its password was."""
 _BUSY_TIMEOUT_S = 60.0
 """A report may be reading while the search writes."""
 
@@ -66,25 +68,47 @@ def write_study_file(study_dir: Path, name: str, storage: str, space: SpaceFile)
 
 
 def stored_study(study_dir: Path) -> optuna.Study:
-    """Open the study of a folder for reading.
+    """Open the study of a folder for reading; nothing is created.
 
     A storage with a password is given by the environment variable ``GERBIL_TUNE_STORAGE``.
 
     Raises:
-        ConfigError: If its storage holds none.
+        ConfigError: If its storage cannot be reached, or holds none.
     """
-    facts = read_tree(study_dir / STUDY_FILE)
-    url = str(facts["storage"])
-    given = os.environ.get(STORAGE_VARIABLE, url)
-    try:
-        return optuna.load_study(
-            study_name=str(facts["name"]),
-            storage=_connect(given if without_password(given) == url else url),
-        )
-    except KeyError as error:
+    path = study_dir / STUDY_FILE
+    facts = read_tree(path)
+    missing = [key for key in ("name", "storage") if key not in facts]
+    if missing:
         raise ConfigError(
-            f"{study_dir / STUDY_FILE}: no study {error} is stored; run gerbil-tune search again"
+            f"{path}: {missing[0]} is missing, so it is not the file of a study; run gerbil-tune search again"
+        )
+    name, url = str(facts["name"]), str(facts["storage"])
+    given = os.environ.get(STORAGE_VARIABLE, url)
+    if without_password(given) == url:
+        url = given
+    _check_file(url, path)
+    try:
+        return optuna.load_study(study_name=name, storage=_connect(url))
+    except ConfigError:
+        raise
+    except KeyError:
+        raise ConfigError(
+            f"{path}: no study {name!r} is stored in {without_password(url)}; run gerbil-tune search again"
         ) from None
+    except Exception as error:  # the storage's driver decides the type
+        raise _cannot_open(url, error) from None
+
+
+def _check_file(url: str, study_file: Path) -> None:
+    """Refuse a SQLite file that is not there, before a connection makes an empty one of it."""
+    kind, _, name = url.partition(":///")
+    name = name.partition("?")[0]
+    in_a_file = kind.startswith("sqlite") and name and not name.startswith((":memory:", "file:"))
+    if in_a_file and not Path(name).is_file():
+        raise ConfigError(
+            f"{study_file}: the study's storage {name} is not there; put the file back, or name its new "
+            "place under storage in that file, or run gerbil-tune search again to begin anew"
+        )
 
 
 def open_study(
@@ -139,12 +163,10 @@ def is_own(trial: FrozenTrial) -> bool:
     return "warm_start" not in trial.user_attrs
 
 
-def _connect(url: str) -> str | optuna.storages.RDBStorage:
+def _connect(url: str) -> optuna.storages.RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    if not url.startswith("sqlite"):
-        return url
-    patient = {"connect_args": {"timeout": _BUSY_TIMEOUT_S}}
+    patient = {"connect_args": {"timeout": _BUSY_TIMEOUT_S}} if url.startswith("sqlite") else {}
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs=patient)
     except Exception as error:  # the storage's driver decides the type
@@ -152,5 +174,9 @@ def _connect(url: str) -> str | optuna.storages.RDBStorage:
 
 
 def _cannot_open(url: str, error: Exception) -> ConfigError:
-    reason = " ".join(str(error).split())
-    return ConfigError(f"the study's storage {without_password(url)} cannot be opened: {reason}")
+    """What to say of a storage that cannot be reached or read, without its password."""
+    reason = without_password(" ".join(str(error).split()))
+    hint = f"; set {STORAGE_VARIABLE} to the URL with its password" if _HIDDEN in url else ""
+    return ConfigError(
+        f"the study's storage {without_password(url)} cannot be opened: {reason}{hint}"
+    )

@@ -6,10 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from optuna.exceptions import StorageInternalError
+
 from gerbil_tune.errors import ConfigError
 from gerbil_tune.search.report_runs import StudyState
 from gerbil_tune.search.report_study import OPEN, State, StudyView, TrialRecord, view_study
 from gerbil_tune.search.storage import STUDY_FILE, is_running, stored_study
+
+_LONGEST_PROBLEM = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,10 @@ def summarize_study(folder: Path) -> StudySummary:
     """Summarize one; a storage that cannot be read becomes its ``problem``."""
     try:
         view = view_study(stored_study(folder), locked=is_running(folder))
-    except ConfigError as error:
+    except (ConfigError, StorageInternalError) as error:
+        problem = " ".join(str(error.__cause__ or error).split())[:_LONGEST_PROBLEM]
         return StudySummary(
-            folder.name, folder, "unreadable", last_change=_written(folder), problem=str(error)
+            folder.name, folder, "unreadable", last_change=_written(folder), problem=problem
         )
     complete = view.in_state("complete")
     return StudySummary(

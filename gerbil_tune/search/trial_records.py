@@ -43,7 +43,7 @@ def _counts(trial: FrozenTrial) -> bool:
 
 def unfilled_places(trials: list[FrozenTrial]) -> list[tuple[int, int]]:
     """Members that were replaced when the process died before their copy had begun, with the donors."""
-    filled = {t.user_attrs.get("replaces") for t in trials if t.state is not TrialState.WAITING}
+    filled = {trial.user_attrs.get("replaces") for trial in trials}
     return [
         (trial.number, trial.user_attrs["donor"])
         for trial in trials

@@ -25,6 +25,7 @@ from gerbil_tune.search.storage import STUDY_FILE, stored_study
 STUDIES = Path("studies")
 _MLFLOW = "mlflow:"
 _ATTRIBUTE = "warm_start"
+_STUDY_ATTRIBUTE = "warm_start_study"
 
 
 @dataclass(frozen=True)
@@ -69,19 +70,22 @@ def add_earlier_trials(
 
 
 def _add(study: optuna.Study, space: SpaceFile, reference: str, tracking_uri: str | None) -> str:
+    source: dict[str, Any] = {_ATTRIBUTE: reference}
     if reference.startswith(_MLFLOW):
         earlier = list(_of_experiment(reference, space, tracking_uri))
     else:
-        earlier = list(_of_study(reference, space))
-    known = {_identity(trial) for trial in study.get_trials(deepcopy=False)}
+        opened = _open_earlier(reference, space)
+        earlier = list(_of_study(opened))
+        source |= {_STUDY_ATTRIBUTE: opened.user_attrs.get("study_id")}
+    known = {one for trial in study.get_trials(deepcopy=False) for one in _identities(trial)}
     taken = 0
     for trial in earlier:
-        created = _translated(trial, space, reference)
+        created = _translated(trial, space, source)
         if created is None:
             continue
         taken += 1
-        if _identity(created) not in known:
-            known.add(_identity(created))
+        if known.isdisjoint(_identities(created)):
+            known |= _identities(created)
             study.add_trial(created)
     return (
         f"warm start: {taken} of {len(earlier)} complete trials of {reference} lie within the space"
@@ -89,24 +93,29 @@ def _add(study: optuna.Study, space: SpaceFile, reference: str, tracking_uri: st
     )
 
 
-def _identity(trial: FrozenTrial) -> str:
+def _identities(trial: FrozenTrial) -> set[str]:
+    """A trial by its content and each name that its study goes by: an id, or how it was called once."""
     results = trial.values if trial.state is TrialState.COMPLETE else None
-    return repr((trial.user_attrs.get(_ATTRIBUTE), sorted(trial.params.items()), results))
+    content = (sorted(trial.params.items()), results)
+    names = (trial.user_attrs.get(key) for key in (_STUDY_ATTRIBUTE, _ATTRIBUTE))
+    return {repr((name, *content)) for name in names if name is not None}
 
 
-def _translated(trial: EarlierTrial, space: SpaceFile, reference: str) -> FrozenTrial | None:
+def _translated(
+    trial: EarlierTrial, space: SpaceFile, source: Mapping[str, Any]
+) -> FrozenTrial | None:
     """The trial as the new study would hold it, or None where it could not have proposed it."""
     values = _within(space, trial.values)
     results = [trial.results.get(name, math.nan) for name in space.study.objectives]
     if values is None or not all(map(math.isfinite, results)):
         return None
-    config = compose(space.base, values, f"{reference}: a trial")
+    config = compose(space.base, values, f"{source[_ATTRIBUTE]}: a trial")
     return optuna.trial.create_trial(
         state=TrialState.COMPLETE,
         values=results,
         params=named_point(values, space.parameters),
         distributions=named_distributions(values, space.parameters),
-        user_attrs={**trial.attributes, _ATTRIBUTE: reference, "config": flatten(config)},
+        user_attrs={**trial.attributes, **source, "config": flatten(config)},
     )
 
 
@@ -155,7 +164,8 @@ def _as_text(value: Scalar) -> str:
     return str(value).lower() if math.isnan(number) else repr(number)
 
 
-def _of_study(reference: str, space: SpaceFile) -> Iterator[EarlierTrial]:
+def _open_earlier(reference: str, space: SpaceFile) -> optuna.Study:
+    """The study that a reference leads to, which must have had the same metric."""
     folder = next(
         (f for f in (Path(reference), STUDIES / reference) if (f / STUDY_FILE).is_file()), None
     )
@@ -165,12 +175,21 @@ def _of_study(reference: str, space: SpaceFile) -> Iterator[EarlierTrial]:
             f"{STUDIES}/; list them with gerbil-tune studies"
         )
     earlier = stored_study(folder)
-    objectives = earlier.user_attrs.get("objectives", [earlier.user_attrs.get("metric")])
-    if objectives[0] != space.study.metric:
+    metric = _objectives(earlier)[0]
+    if metric != space.study.metric:
         raise ConfigError(
-            f"study/warm_start: {reference} minimized {objectives[0]}, but this study minimizes "
-            f"{space.study.metric}; take another, or set study/metric={objectives[0]}"
+            f"study/warm_start: {reference} minimized {metric}, but this study minimizes "
+            f"{space.study.metric}; take another, or set study/metric={metric}"
         )
+    return earlier
+
+
+def _objectives(study: optuna.Study) -> list[str]:
+    return list(study.user_attrs.get("objectives", [study.user_attrs.get("metric")]))
+
+
+def _of_study(earlier: optuna.Study) -> Iterator[EarlierTrial]:
+    objectives = _objectives(earlier)
     for trial in earlier.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         attributes = trial.user_attrs
         kept = {key: attributes[key] for key in ("metrics", "best_metrics") if key in attributes}

@@ -25,11 +25,10 @@ from torch import Tensor
 
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.models.bundle import weights_name
+from gerbil_tune.models.bundle_files import flush
+from gerbil_tune.training.history import copy_history
 
 CHECKPOINTS = "checkpoints"
-HISTORY = "metrics.jsonl"
-"""In a run's folder: the metrics of each epoch."""
-
 _TENSORS, _SCALARS = "state.safetensors", "state.json"
 _PARTIAL = ".partial"
 _KEEP = 2  # the newest, and one to fall back to
@@ -154,7 +153,7 @@ def copy_newest(run_dir_from: Path, run_dir_to: Path) -> int:
             if stored is not None:
                 epoch = stored.checkpoint.progress.epoch
                 run_dir_to.mkdir(parents=True, exist_ok=True)
-                _copy_history(run_dir_from, run_dir_to, epoch)
+                copy_history(run_dir_from, run_dir_to, epoch)
                 initial = weights_name("init")
                 shutil.copyfile(run_dir_from / initial, run_dir_to / initial)
                 stored.content["progress"] |= {"best_value": math.inf, "best_metrics": {}}
@@ -164,17 +163,6 @@ def copy_newest(run_dir_from: Path, run_dir_to: Path) -> int:
     raise DatasetError(
         f"{run_dir_from} has no readable checkpoint that another run could begin with"
     )
-
-
-def drop_history_after(run_dir: Path, epoch: int) -> None:
-    """Drop from a run's history the epochs that it will do again, and a line that was cut off.
-
-    Args:
-        run_dir: Of the run.
-        epoch: Its newest readable checkpoint's.
-    """
-    if (run_dir / HISTORY).exists():
-        _copy_history(run_dir, run_dir, epoch)
 
 
 def remove_checkpoints(run_dir: Path) -> None:
@@ -195,11 +183,11 @@ def _write(run_dir: Path, name: str, tensors: bytes, content: dict[str, Any]) ->
     _write_to_disk(temporary / _TENSORS, tensors)
     scalars = json.dumps({**content, "crc32": zlib.crc32(tensors)})
     _write_to_disk(temporary / _SCALARS, scalars.encode())
-    _flush_folder(temporary)
+    flush(temporary)
     target = folder / name
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
-    _flush_folder(folder)
+    flush(folder)
     older = [path for path in _folders(run_dir) if path.name < name]
     # Newer ones could not be read, or the run would have gone on from there.
     newer = [path for path in _folders(run_dir) if path.name > name]
@@ -215,15 +203,6 @@ def _write_to_disk(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _read(folder: Path) -> _Stored | None:
     """A checkpoint, or None if it is torn, damaged or gone."""
     try:
@@ -236,13 +215,3 @@ def _read(folder: Path) -> _Stored | None:
         return _Stored(tensors, content, Checkpoint(load(tensors), progress, optimizer))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
         return None
-
-
-def _copy_history(run_dir_from: Path, run_dir_to: Path, epochs: int) -> None:
-    """Copy the lines of the epochs that a copied checkpoint has done."""
-    source = run_dir_from / HISTORY
-    lines = source.read_text().splitlines(keepends=True) if source.exists() else []
-    kept = [x for x in lines if x.endswith("\n") and json.loads(x)["epoch"] <= epochs]
-    temporary = run_dir_to / (HISTORY + _PARTIAL)
-    temporary.write_text("".join(kept))
-    temporary.replace(run_dir_to / HISTORY)

@@ -6,9 +6,13 @@ all of it is worth reading.
 Legend: N events, K keypoints, D axes.
 """
 
+import contextlib
 import math
+from collections.abc import Callable
 
 import numpy as np
+import torch
+import torch.distributed
 
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.data.checks.audio_scan import scan_audio
@@ -16,6 +20,8 @@ from gerbil_tune.data.events import EventSet
 from gerbil_tune.errors import DatasetError, NonFiniteLossError
 from gerbil_tune.training.checkpoints import Progress
 from gerbil_tune.training.job import TrainingJob
+from gerbil_tune.training.session import TrainingSession
+from gerbil_tune.training.stopping import StopTraining
 
 _EVENTS_AT_A_TIME = 4096
 _MOST_BYTES = 64 * 1024**3
@@ -26,15 +32,29 @@ _PATIENCE_EPOCHS, _PATIENCE_STEPS = 2, 50
 """Of an exploded loss: the warm-up's first steps may be wild, and yet the run a good one."""
 
 
-def non_finite_error(what: str, events: EventSet, config: ExperimentConfig) -> NonFiniteLossError:
+_causes: dict[str, str] = {}
+"""What ``find_non_finite`` has said, by fingerprint of the events, on which many runs may diverge."""
+
+
+def non_finite_error(
+    what: str, events: EventSet, config: ExperimentConfig, session: TrainingSession
+) -> NonFiniteLossError:
     """The error of a value that is not finite, with its cause as far as it can be found.
+
+    Every rank must ask, and gets the same: rank 0 reads the events' locations and audio, the others wait.
 
     Args:
         what: What is not finite and when, such as "the loss became nan in epoch 1".
-        events: Those that it was computed of; their locations and audio are read.
+        events: Those that it was computed of.
         config: Of the run.
+        session: The place of this worker.
+
+    Raises:
+        StopTraining: If the run is asked to stop while the events are read; on all ranks.
     """
-    cause = find_non_finite(events)
+    cause = _shared_cause(events, session)
+    if cause is None:
+        raise StopTraining
     if cause:
         return NonFiniteLossError(
             f"{what}, because {cause}; gerbil-tune data check names all such events, and gerbil-tune data "
@@ -90,8 +110,43 @@ def _advice(config: ExperimentConfig) -> str:
     )
 
 
-def find_non_finite(events: EventSet) -> str:
-    """Name the first event whose locations or audio hold NaN or infinite values; empty if none does."""
+def _shared_cause(events: EventSet, session: TrainingSession) -> str | None:
+    """What rank 0 finds; None if it was asked to stop before it had an answer."""
+    found: list[str | None] = [None]
+    if session.rank == 0:
+        with contextlib.suppress(StopTraining):
+            found[0] = _known_cause(events, session.stop_requested)
+    if session.world_size > 1:
+        torch.distributed.broadcast_object_list(found)
+    return found[0]
+
+
+def _known_cause(events: EventSet, stop: Callable[[], bool]) -> str:
+    try:
+        fingerprint = events.fingerprint()
+        if fingerprint not in _causes:
+            _causes[fingerprint] = find_non_finite(events, stop)
+    except DatasetError:
+        return ""  # the files have gone meanwhile: nothing can be said of them
+    return _causes[fingerprint]
+
+
+def find_non_finite(events: EventSet, stop: Callable[[], bool] = lambda: False) -> str:
+    """Name the first event whose locations or audio hold NaN or infinite values; empty if none does.
+
+    Args:
+        events: The set.
+        stop: Asked again and again while audio is read, which may take minutes.
+
+    Raises:
+        StopTraining: If ``stop`` says so.
+        DatasetError: If the files have gone or become shorter.
+    """
+
+    def look(num_read: int) -> None:
+        if stop():
+            raise StopTraining
+
     locations_NKD = events.locations_mm
     if locations_NKD is not None:
         bad = np.flatnonzero(~np.isfinite(locations_NKD).all(axis=(1, 2)))
@@ -101,10 +156,7 @@ def find_non_finite(events: EventSet) -> str:
     within = np.cumsum(events.lengths) * sample_bytes <= _MOST_BYTES
     for first in range(0, int(within.sum()), _EVENTS_AT_A_TIME):
         places = np.arange(first, min(first + _EVENTS_AT_A_TIME, int(within.sum())))
-        try:
-            scan = scan_audio(events, places)
-        except DatasetError:
-            return ""  # the files have gone meanwhile: nothing can be said of them
+        scan = scan_audio(events, places, advance=look)
         if not scan.finite_N.all():
             place = int(scan.places_N[~scan.finite_N][0])
             return f"the audio of {events.describe(place)} holds NaN or infinite values"

@@ -86,10 +86,11 @@ class FeatureBank:
             if not self._has[first]:
                 self._compute(first)
 
-    def batches(self, size: int) -> Iterator[tuple[Features, Tensor]]:
-        """``get`` for all events in order, ``size`` at a time."""
+    def batches(self, size: int) -> Iterator[tuple[np.ndarray, Features, Tensor]]:
+        """Numbers of the events and ``get`` of them, for all in order, ``size`` at a time."""
         for start in range(0, len(self._has), size):
-            yield self.get(np.arange(start, min(start + size, len(self._has))))
+            indices_B = np.arange(start, min(start + size, len(self._has)))
+            yield indices_B, *self.get(indices_B)
 
     @torch.no_grad()
     def _compute(self, first: int) -> None:

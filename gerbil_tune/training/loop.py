@@ -6,8 +6,8 @@ which worker this is. Objectives are in millimetres whatever the scaling.
 Letters: B batch, K keypoints, D axes.
 """
 
-import json
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +20,9 @@ from gerbil_tune.models.batch_norm import use_statistics_of
 from gerbil_tune.models.bundle import save_weights, weights_name
 from gerbil_tune.models.localizer import Localizer, autocast_dtype
 from gerbil_tune.training.averaging import WeightAverage
-from gerbil_tune.training.checkpoints import HISTORY, PartialEpoch, Progress, drop_history_after
+from gerbil_tune.training.checkpoints import PartialEpoch, Progress
 from gerbil_tune.training.divergence import check_explosion, non_finite_error
+from gerbil_tune.training.history import append_epoch, drop_history_after, read_history
 from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.optimizer import lr_factor, make_optimizer, optimizer_step
 from gerbil_tune.training.session import TrainingSession
@@ -34,6 +35,7 @@ from gerbil_tune.training.within_epoch import CheckpointClock, Due, EpochTally
 BEST_PREDICTIONS = "best_predictions.safetensors"
 """What the best weights predicted of the validation events: mean, covariance and truth."""
 
+_WRITTEN_LAST = weights_name("best")
 _REPORTS_AT_RISK = 50
 """Epochs that a group may do before its controller hears of one."""
 
@@ -82,8 +84,13 @@ def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
     if session.rank == 0:
         save_weights(job.run_dir / weights_name("final"), cpu_weights(state.result))
         save_weights(job.run_dir / BEST_PREDICTIONS, state.best_predictions)
-        save_weights(job.run_dir / weights_name("best"), state.best_weights)
+        save_weights(job.run_dir / _WRITTEN_LAST, state.best_weights)
     return state.progress
+
+
+def has_results(run_dir: Path) -> bool:
+    """Whether ``train_loop`` has written all that it leaves in a run's folder at the end."""
+    return (run_dir / _WRITTEN_LAST).is_file()
 
 
 def begin(model: Localizer, job: TrainingJob) -> TrainState:
@@ -191,12 +198,12 @@ def train_epoch(
         tally.add(loss, len(locations_BKD))
         due = clock.due()
         if due is not Due.NOTHING:
-            progress.partial = joined(tally, state, job)
+            progress.partial = joined(tally, state, job, session)
             save(state, job, session)
             clock.restart()
         if due is Due.STOP:
             raise StopTraining
-    progress.partial = done = joined(tally, state, job)
+    progress.partial = done = joined(tally, state, job, session)
     return {
         "train_nll": done.loss_sum / done.num_events,
         "learning_rate": learning_rate,
@@ -218,13 +225,15 @@ def choose_statistics(
         use_statistics_of(state.model, "workers")
 
 
-def joined(tally: EpochTally, state: TrainState, job: TrainingJob) -> PartialEpoch:
+def joined(
+    tally: EpochTally, state: TrainState, job: TrainingJob, session: TrainingSession
+) -> PartialEpoch:
     """What all ranks have done of the epoch; the error of a loss that diverged says why."""
     try:
         return tally.joined()
     except NonFiniteLossError as error:
         what = f"{error} in epoch {state.progress.epoch + 1}"
-        raise non_finite_error(what, job.splits.train, job.config) from None
+        raise non_finite_error(what, job.splits.train, job.config, session) from None
 
 
 def set_learning_rate(
@@ -268,8 +277,7 @@ def finish_epoch(
     progress.last_metrics = dict(metrics)
     report = with_end(progress, job)
     if session.rank == 0:
-        with (job.run_dir / HISTORY).open("a") as history:
-            history.write(json.dumps(report) + "\n")
+        append_epoch(job.run_dir, report)
     save(state, job, session)
     session.report(report)
 
@@ -293,9 +301,7 @@ def report_again(progress: Progress, job: TrainingJob, session: TrainingSession)
 
 def earlier_epochs(job: TrainingJob, epoch: int) -> list[dict[str, float]]:
     """The newest lines of the history before an epoch, each epoch once, the oldest first."""
-    path = job.run_dir / HISTORY
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = {row["epoch"]: row for row in map(json.loads, lines) if row["epoch"] < epoch}
+    rows = {row["epoch"]: row for row in read_history(job.run_dir) if row["epoch"] < epoch}
     return [rows[key] for key in sorted(rows)][-_REPORTS_AT_RISK:]
 
 

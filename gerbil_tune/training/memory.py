@@ -1,9 +1,17 @@
-"""Out of memory: the many ways in which it is said, and what can be freed."""
+"""Out of memory: the many ways in which it is said, what can be freed, and training with less of it."""
 
+import dataclasses
 import errno
 import gc
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
+
+from gerbil_tune.errors import LaunchError
+from gerbil_tune.training.job import TrainingJob
+
+Result = TypeVar("Result")
 
 _PHRASES = (
     "can't allocate memory",  # torch's CPU allocator
@@ -48,3 +56,41 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def train_in_what_fits(
+    train: Callable[[TrainingJob], Result],
+    job: TrainingJob,
+    say: Callable[[str], None],
+    *,
+    advice: str = "free memory or take a machine with more, and the same command goes on",
+) -> Result:
+    """Train; where memory runs out, go on once with each step in twice as many parts.
+
+    A step has the same events then, and the run goes on from its newest checkpoint.
+
+    Args:
+        train: Trains a job to its end.
+        job: What to train.
+        say: Told in a sentence of the second training.
+        advice: What to do where that does not fit either.
+
+    Raises:
+        LaunchError: If memory runs out again.
+    """
+    try:
+        return train(job)
+    except MemoryError as error:
+        said = str(error)
+    free_memory()
+    training = job.config.training
+    parts = 2 * training.accumulate_steps
+    say(f"a worker ran out of memory ({said[:300]}); going on with each step in {parts} parts")
+    smaller = training.model_copy(update={"accumulate_steps": parts})
+    config = job.config.model_copy(update={"training": smaller})
+    try:
+        return train(dataclasses.replace(job, config=config))
+    except MemoryError as error:
+        raise LaunchError(
+            f"a worker ran out of memory, with each step in {parts} parts too ({str(error)[:300]}); {advice}"
+        ) from None

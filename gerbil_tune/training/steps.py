@@ -1,6 +1,6 @@
 """The input of each optimizer step: features and locations, augmented; streamed or from memory.
 
-Letters: B batch, K keypoints, D axes.
+Letters: B batch, N events, K keypoints, D axes.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,6 +27,8 @@ from gerbil_tune.training.session import TrainingSession
 
 StepInput = tuple[Features, Tensor]
 """Features and locations (B, K, D) in mm."""
+ValidationInput = tuple[Features, Tensor, np.ndarray]
+"""Features, locations (B, K, D) in mm, and the places (B,), int64, of the events in their set."""
 
 
 class TrainingSteps(Protocol):
@@ -174,22 +176,23 @@ class ValidationSet:
         self._seed = job.config.training.seed
         self._sounds = open_sounds(self._events, job.config.data, job.setup.sample_rate_hz)
         self._bank: FeatureBank | None = None
+        self._banked_N = evaluation_shard(
+            len(self._events), world_size=session.world_size, rank=session.rank
+        )
         fits = FeatureBank.fits(model, self._events)
         if fits and self._sounds is None and not model.network.uses_audio:
-            share = evaluation_shard(
-                len(self._events), world_size=session.world_size, rank=session.rank
-            )
             self._bank = FeatureBank(
                 model,
-                self._events.subset(share),
+                self._events.subset(self._banked_N),
                 crop_length=self._crop_length,
                 device=session.device,
             )
 
-    def batches(self) -> Iterator[StepInput]:
-        """Features and locations, in the same order each time."""
+    def batches(self) -> Iterator[ValidationInput]:
+        """What is to be predicted; in the same order each time, but for each model and rank in its own."""
         if self._bank is not None:
-            yield from self._bank.batches(self._batch)
+            for rows_B, features, locations_BKD in self._bank.batches(self._batch):
+                yield features, locations_BKD, self._banked_N[rows_B]
             return
         batches = self._read(
             self._events, self._batch, self._session.world_size, self._session.rank
@@ -200,7 +203,7 @@ class ValidationSet:
             features = self._model.extract_features(
                 batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC, may_overwrite=True
             )
-            yield features, batch.locations_BKD_mm
+            yield features, batch.locations_BKD_mm, on_host.indices_B.numpy()
 
     def audio(self, num_events: int) -> Batch:
         """One batch of the first events, at most ``num_events``, on the device."""

@@ -1,6 +1,5 @@
 """Train with a Ray Train worker group: DDP over any number of workers, a GPU each where there are GPUs."""
 
-import json
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -15,9 +14,10 @@ from gerbil_tune.errors import (
     NonFiniteLossError,
     StoppedError,
 )
-from gerbil_tune.training.checkpoints import HISTORY, newest_place
+from gerbil_tune.training.checkpoints import newest_place
+from gerbil_tune.training.history import drop_history_after, read_history
 from gerbil_tune.training.job import TrainingJob
-from gerbil_tune.training.loop import train_loop
+from gerbil_tune.training.loop import has_results, train_loop
 from gerbil_tune.training.memory import out_of_memory
 from gerbil_tune.training.ray_thread import loss_of_ray, run_until_lost
 from gerbil_tune.training.session import StopFile
@@ -99,7 +99,9 @@ def make_torch_trainer(
         callbacks: Ray Train callbacks.
     """
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from gerbil_tune.training.process_group import GroupConfig
 
     return TorchTrainer(
         train_worker,
@@ -109,7 +111,7 @@ def make_torch_trainer(
             use_gpu=use_gpu,
             resources_per_worker={"CPU": cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
         ),
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        torch_config=GroupConfig(backend="nccl" if use_gpu else "gloo"),
         run_config=ray.train.RunConfig(
             name=job.run_dir.name,
             storage_path=str(job.run_dir.parent / RAY_TRAIN_FOLDER),
@@ -161,24 +163,34 @@ def train_with_workers(
     Raises:
         StoppedError: If the job's stop file appeared before the end.
         GerbilTuneError: What the loop raised; LaunchError for any other failure of the group.
+        MemoryError: If a worker ran out of memory; see ``train_in_what_fits``.
         KeyboardInterrupt: At once, while the group ends by itself or with this process.
     """
     check_shares(job, num_workers)
     check_cluster(num_workers=fewest(num_workers), use_gpu=use_gpu)
     trainer = make_torch_trainer(job, num_workers=num_workers, use_gpu=use_gpu)
-    try:
-        with followed_history(job.run_dir, on_epoch):
-            run_until_lost(lambda: fit(trainer, job))
-    except MemoryError as error:
-        raise LaunchError(
-            f"a worker ran out of memory ({str(error)[:300]}); --set training/accumulate_steps="
-            f"{2 * job.config.training.accumulate_steps} takes half as much for a step"
-        ) from None
+    with followed_history(job.run_dir, on_epoch):
+        run_until_lost(lambda: fit(trainer, job))
+    if not is_done(job):
+        end_if_asked(job)
+        raise loss_of_ray() or LaunchError(_describe_end(job))
+
+
+def is_done(job: TrainingJob) -> bool:
+    """Whether the last epoch is over and the run's folder has all that comes of it."""
+    place = newest_place(job.run_dir)
+    is_over = place is not None and place[0] >= job.config.training.epochs
+    return is_over and has_results(job.run_dir)
+
+
+def _describe_end(job: TrainingJob) -> str:
     place = newest_place(job.run_dir)
     if place is not None and place[0] >= job.config.training.epochs:
-        return
-    end_if_asked(job)
-    raise loss_of_ray() or LaunchError(
+        return (
+            f"the worker group ended after the last epoch, before its weights were in {job.run_dir}; the "
+            "same command writes them, if there is room on the disk"
+        )
+    return (
         f"the worker group ended {describe_place(place, job)}, as seen from here; put {job.run_dir} on "
         "storage that all workers share"
     )
@@ -277,28 +289,24 @@ def root_error(error: Exception) -> GerbilTuneError | MemoryError:
 
 @contextmanager
 def followed_history(run_dir: Path, on_epoch: Callable[[dict[str, float]], None]) -> Iterator[None]:
-    """Call ``on_epoch`` for every line that training appends to the run's history meanwhile.
+    """Call ``on_epoch`` with each epoch that training adds to the run's history meanwhile.
 
     The history file, not Ray's log stream, which may end before the training does.
     """
-    path = run_dir / HISTORY
     finished = threading.Event()
-
-    def whole_lines() -> list[str]:
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return [line for line in lines if line.endswith("\n")]
-
-    place = newest_place(run_dir)  # what comes after it will be done again
-    seen = 0 if place is None else place[0]
+    place = newest_place(run_dir)
+    told = 0 if place is None else place[0]
+    drop_history_after(run_dir, told)  # it will be done again, and told then
 
     def follow() -> None:
-        nonlocal seen
+        nonlocal told
         while True:
             ending = finished.wait(_POLL_S)
-            lines = whole_lines()
-            for line in lines[seen:]:
-                on_epoch(json.loads(line))
-            seen = len(lines)
+            for metrics in read_history(run_dir):
+                # A group that begins anew may do its last epoch again.
+                if metrics["epoch"] > told:
+                    told = int(metrics["epoch"])
+                    on_epoch(metrics)
             if ending:
                 return
 

@@ -20,7 +20,7 @@ from gerbil_tune.training.steps import ValidationSet
 from gerbil_tune.training.stopping import StopTraining
 
 Predictions = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Mean (N, K, D), covariance (N, K, D, D) and truth (N, K, D), float32, in mm and mm²."""
+"""Mean (N, K, D), covariance (N, K, D, D) and truth (N, K, D), float32, in mm and mm², in the set's order."""
 
 _MOST_TIMED_EVENTS = 64
 _TIMED_PASSES = 3
@@ -41,7 +41,7 @@ def evaluate(
     predictions = predict_validation(model, validation, session)
     if not all(np.isfinite(values).all() for values in predictions):
         what = "the predictions or locations of validation events became NaN or infinite"
-        raise non_finite_error(what, job.splits.validation, job.config)
+        raise non_finite_error(what, job.splits.validation, job.config, session)
     return {f"val_{name}": value for name, value in score(*predictions).items()}, predictions
 
 
@@ -59,18 +59,22 @@ def share_statistics(model: torch.nn.Module) -> None:
 def predict_validation(
     model: Localizer, validation: ValidationSet, session: TrainingSession
 ) -> Predictions:
-    """Predict every validation event once, over all ranks; the events come in no particular order.
+    """Predict every validation event once, over all ranks; the results are in the order of the set.
+
+    Models read the events in orders of their own, and so do ranks. What is compared or put together of
+    several runs must have one order.
 
     Raises:
         StopTraining: If the run is asked to stop; on all ranks.
     """
     model.eval()
-    rows: list[Predictions] = []
+    rows: list[tuple[np.ndarray, ...]] = []
     stops = False
-    for features, locations_BKD in validation.batches():
+    for features, locations_BKD, places_B in validation.batches():
         prediction = model.distribution(model.read(features))
         rows.append(
             (
+                places_B,
                 prediction.mean_mm_BKD.cpu().numpy(),
                 prediction.covariance_mm2_BKDD.cpu().numpy(),
                 locations_BKD.cpu().numpy(),
@@ -86,8 +90,9 @@ def predict_validation(
         stops = any(stopped for _, stopped in gathered)
     if stops:
         raise StopTraining
-    mean, covariance, truth = (np.concatenate(column) for column in zip(*rows, strict=True))
-    return mean, covariance, truth
+    places_N, mean, covariance, truth = map(np.concatenate, zip(*rows, strict=True))
+    order_N = np.argsort(places_N)
+    return mean[order_N], covariance[order_N], truth[order_N]
 
 
 def predict_ms_per_event(

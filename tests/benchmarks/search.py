@@ -21,7 +21,7 @@ import numpy as np
 from gerbil_tune.config.space import SpaceFile
 from gerbil_tune.search.book import StudyBook
 from gerbil_tune.search.driver import run_trials
-from gerbil_tune.search.placement import plan_placement
+from gerbil_tune.search.placement import machine_resources, plan_placement
 from gerbil_tune.search.recorder import StudyRecorder
 from gerbil_tune.search.stop_request import StopRequest
 from gerbil_tune.search.storage import storage_url
@@ -95,8 +95,6 @@ def synthetic_trial(tune_config: dict[str, Any], site: float) -> None:
 
 def run(folder: Path, trials: int, concurrent: int, epoch_s: float) -> EndTimes:
     """Run a study with everything that a search has but training."""
-    import ray
-
     folder.mkdir()
     ends = EndTimes()
     space = make_space(trials)
@@ -105,7 +103,7 @@ def run(folder: Path, trials: int, concurrent: int, epoch_s: float) -> EndTimes:
     book = StudyBook(storage_url(folder), "overhead", space, (recorder, ends))
     recorder.begin(book.study, {}, {})
     placement = plan_placement(
-        ray.cluster_resources(), space.study.placement, max_concurrent=concurrent
+        machine_resources(), space.study.placement, max_concurrent=concurrent
     )
     run_trials(book, epoch_s, placement, stop, tune_dir=folder / "tune", function=synthetic_trial)
     recorder.end(book.study, "complete")

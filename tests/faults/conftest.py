@@ -1,14 +1,10 @@
-"""The undisturbed search that all faults are compared with, and the table of faults."""
+"""The undisturbed search that all faults are compared with."""
 
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.faults.harness import (
-    FAULTS,
-    Fault,
     FinalState,
     RunningSearch,
     assert_consistent,
@@ -32,16 +28,3 @@ def undisturbed(site: Path) -> FinalState:
     state = final_state(site, "undisturbed")
     assert_consistent(state)
     return state
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print what was done to searches, and what came of it."""
-    if not FAULTS:
-        return
-    names = [field.name for field in fields(Fault)]
-    rows = [names, *([str(getattr(fault, name)) for name in names] for fault in FAULTS)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(names))]
-    terminalreporter.section("faults injected")
-    for row in rows:
-        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
-        terminalreporter.write_line(line.rstrip())

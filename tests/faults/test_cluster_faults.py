@@ -29,6 +29,7 @@ from tests.faults.harness import (
     trial_dir,
     trial_records,
 )
+from tests.faults.machines import several_nodes
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.exhaustive]
 
@@ -156,6 +157,40 @@ def test_one_node_of_two_lost(site: Path, undisturbed: FinalState, ray_folder: P
         fault="kill -9 of the raylet of one node of two",
         running=f"both trials, trial {hit.number} there in epoch {epochs[hit.number] + 1} of 40",
         lost="at most the epoch under way of the trial there, which goes on on the other node",
+        optuna=f"{state.optuna()}; mishap: {hit.mishaps[0]}",
+        mlflow=state.mlflow(),
+    )
+
+
+def test_one_node_of_three_lost(site: Path, undisturbed: FinalState, ray_folder: Path) -> None:
+    """The head has no CPU, so that both trials and the refit are elsewhere, and one of the two is left."""
+    name = "three-nodes"
+    run_dirs = [trial_dir(site, name, number) for number in (0, 1)]
+    arguments = (*search_arguments(name), "--max-concurrent", "2")
+    with several_nodes(ray_folder, 0, 1, 1) as nodes:
+        address = {"RAY_ADDRESS": nodes.address}
+        with RunningSearch(site, *arguments, environment=address) as search:
+            for run_dir in run_dirs:
+                search.wait_for_epoch(run_dir, 5)
+            assert [len(nodes.trials_of(number)) for number in range(3)] == [0, 1, 1]
+            nodes.lose(2)
+            epochs, lost = [place(run_dir)[0] for run_dir in run_dirs], time.monotonic()
+            # One of them has gone, and the other goes on; both end on the node that is left.
+            search.wait_for(lambda: not nodes.trials_of(2), "end of the trial on the lost node")
+            printed = search.finish()
+            rest_s = time.monotonic() - lost
+    state = final_state(site, name)
+    assert_consistent(state)
+    assert_equal_metrics(state, undisturbed, refits=False)
+    (hit,) = [trial for trial in state.trials if trial.mishaps]
+    assert 5 <= epochs[hit.number] < 40
+    assert num_repeated(hit.history) <= 1
+    assert f"trial {hit.number} waits after" in printed
+    record_fault(
+        fault="kill -9 of the raylet of one node of three (the head has no CPU)",
+        running=f"both trials, trial {hit.number} there in epoch {epochs[hit.number] + 1} of 40",
+        lost=f"at most the epoch under way of the trial there, which goes on on the node that is left; over "
+        f"after {rest_s:.0f} s",
         optuna=f"{state.optuna()}; mishap: {hit.mishaps[0]}",
         mlflow=state.mlflow(),
     )

@@ -12,6 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from gerbil_tune.data.events import open_events
+from gerbil_tune.training.loop import BEST_PREDICTIONS
+
 WORKER = Path(__file__).with_name("ddp_worker.py")
 MODELS = ("gcc-net", "simplenet", "densenet", "corrnet", "batch-norm")
 CASES = (
@@ -182,6 +185,15 @@ def test_both_ranks_stop_when_one_diverges(group):
     _, (first, second) = group
     assert "the loss became nan" in first["diverged"]
     assert first["diverged"] == second["diverged"]
+
+
+@pytest.mark.parametrize("run", ["two-gcc-net", "one-gcc-net", "two-batch-norm"])
+def test_predictions_are_kept_in_the_order_of_the_events(group, run):
+    """Else runs of different numbers of workers could not be put together."""
+    folder, _ = group
+    kept = load_file(folder / run / BEST_PREDICTIONS)
+    expected = open_events(folder / "events.h5").subset(np.arange(32, NUM_EVENTS)).locations_mm
+    np.testing.assert_array_equal(kept["truth"].numpy(), expected)
 
 
 def test_one_rank_writes(group):

@@ -13,7 +13,7 @@ from gerbil_tune.data.events import recording_setup
 from gerbil_tune.data.splits.splits import load_splits
 from gerbil_tune.search.book import StudyBook
 from gerbil_tune.search.driver import run_trials
-from gerbil_tune.search.placement import plan_placement
+from gerbil_tune.search.placement import machine_resources, plan_placement
 from gerbil_tune.search.stop_request import StopRequest
 from gerbil_tune.search.storage import storage_url
 from gerbil_tune.search.trial import TrialSite
@@ -84,13 +84,11 @@ def make_site(make_event_file: Callable[..., Path], tmp_path: Path) -> Callable[
 
 
 def search(folder: Path, site: TrialSite, space: SpaceFile, trials: int) -> StudyBook:
-    import ray
-
     folder.mkdir(exist_ok=True)
     study = space.study.model_copy(update={"trials": trials})
     book = StudyBook(storage_url(folder), "s", space.model_copy(update={"study": study}))
     placement = plan_placement(
-        ray.cluster_resources(),
+        machine_resources(),
         study.placement,
         workers_per_trial=site.workers_per_trial,
         max_concurrent=1,

@@ -14,7 +14,7 @@ from gerbil_tune.config.schema import DataConfig, ExperimentConfig
 from gerbil_tune.data.events import recording_setup
 from gerbil_tune.data.splits.splits import load_splits
 from gerbil_tune.errors import StoppedError
-from gerbil_tune.training.checkpoints import HISTORY
+from gerbil_tune.training.history import HISTORY
 from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.trainer import train_with_workers
 

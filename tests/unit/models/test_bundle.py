@@ -123,6 +123,24 @@ def test_nothing_stays_of_a_bundle_that_could_not_be_written(
     assert not list((tmp_path / "models" / "gerbil-locator").iterdir())
 
 
+def test_weights_are_on_the_disk_before_they_have_their_name(tmp_path, flushed):
+    path = tmp_path / "best_weights.safetensors"
+    save_weights(path, {"a": torch.zeros(2)})
+    assert flushed == [path.with_name(f"{path.name}.partial"), tmp_path]
+
+
+def test_a_bundle_is_on_the_disk_before_it_has_its_name(tmp_path, weights_folder, flushed):
+    """Whoever wrote it may delete what it was made of, and then the power may fail."""
+    folder = save(tmp_path / "models", weights_folder)
+    *inside, parent = flushed
+    assert parent == folder.parent
+    (temporary,) = {path for path in inside if path.parent == parent}
+    assert temporary != folder
+    assert {path.name for path in inside if path != temporary} == {
+        path.name for path in folder.iterdir()
+    }
+
+
 def test_weights_survive_a_failed_write(tmp_path):
     path = tmp_path / "best_weights.safetensors"
     save_weights(path, {"a": torch.zeros(2)})

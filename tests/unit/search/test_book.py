@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.trial import FrozenTrial, TrialState
@@ -404,18 +405,17 @@ def replaced_population(tmp_path: Path) -> StudyBook:
     return book
 
 
-@pytest.mark.parametrize("killed_after", ["enqueue_trial", "ask"])
-def test_a_copy_is_made_again_wherever_the_process_died(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: str
+def test_a_copy_begins_as_a_copy_though_its_process_died_in_making_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     book = replaced_population(tmp_path)
-    real = getattr(book.study, killed_after)
+    begin_trial = book.trials.begin
 
-    def killed(*args: object, **options: object) -> None:
-        real(*args, **options)
+    def killed(*arguments: Any) -> None:
+        begin_trial(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(book.study, killed_after, killed)
+    monkeypatch.setattr(book.trials, "begin", killed)
     with pytest.raises(KeyboardInterrupt):
         book.next_task(may_begin=False)
     again = open_book(tmp_path, trial_scheduler=POPULATION)

@@ -82,7 +82,9 @@ def test_a_trial_is_a_point_of_the_unit_cube():
 
 def minimize(study, parameters, objective, number):
     for _ in range(number):
-        study.sampler = CmaSampler(parameters, seed=len(study.trials), startup_trials=0)
+        study.sampler = CmaSampler(
+            parameters, study.trials, seed=len(study.trials), startup_trials=0
+        )
         trial = study.ask()
         x = trial.suggest_float("x", 0.0, 1.0)
         y = trial.suggest_float("y", 1e-3, 1e1, log=True)
@@ -114,11 +116,11 @@ def test_it_starts_anew_when_it_has_collapsed():
         for _ in range(600)
     ]
     study.add_trials(one_place)
-    sampler = CmaSampler(PARAMETERS, seed=1, startup_trials=0)
+    sampler = CmaSampler(PARAMETERS, study.trials, seed=1, startup_trials=0)
     drawn = [sampler.sample_relative(study, study.trials[-1], {})["x"]]
     study.add_trials(one_place[:60])
     drawn += [
-        CmaSampler(PARAMETERS, seed=seed, startup_trials=0).sample_relative(
+        CmaSampler(PARAMETERS, study.trials, seed=seed, startup_trials=0).sample_relative(
             study, study.trials[-1], {}
         )["x"]
         for seed in range(2, 8)
@@ -130,7 +132,7 @@ def test_one_number_is_enough_and_a_thousand_trials_take_no_time():
     study = optuna.create_study()
     generator = np.random.default_rng(0)
     study.add_trials([finished(float(x), value=float(x)) for x in generator.random(1000)])
-    sampler = CmaSampler({"x": X}, seed=1, startup_trials=0)
+    sampler = CmaSampler({"x": X}, study.trials, seed=1, startup_trials=0)
     started = time.process_time()
     drawn = sampler.sample_relative(study, study.trials[-1], {})
     assert time.process_time() - started < 1.0

@@ -9,6 +9,7 @@ from rich.console import Console
 from gerbil_tune.config.schema import DataConfig
 from gerbil_tune.config.space import SpaceFile
 from gerbil_tune.config.study import AshaConfig, MedianConfig, NoTrialSchedulerConfig
+from gerbil_tune.data.cores import num_cores
 from gerbil_tune.data.events import recording_setup
 from gerbil_tune.data.splits.splits import load_splits
 from gerbil_tune.errors import ConfigError
@@ -63,6 +64,19 @@ def test_what_exceeds_the_limits_is_told_apart(opened):
     assert all(sample.cost.parameters > limit for sample in beyond)
 
 
+def test_the_workers_of_a_trial_share_its_memory(opened):
+    alone = dry_run(make_space(), opened.setup, num_samples=8)
+    limit_gb = min(sample.cost.training_bytes for sample in alone.samples) / 1e9 - 1e-6
+    space = make_space(constraints={"max_memory_gb": limit_gb})
+    assert dry_run(space, opened.setup, num_samples=8).feasible == ()
+    shared = dry_run(space, opened.setup, num_samples=8, workers_per_trial=8)
+    assert shared.feasible
+    pairs = zip(shared.samples, alone.samples, strict=True)
+    assert all(
+        one.cost.training_bytes < 0.5 * all_of_it.cost.training_bytes for one, all_of_it in pairs
+    )
+
+
 def test_a_configuration_that_no_experiment_accepts_is_refused(opened):
     space = make_space()
     wrong = space.model_copy(update={"base": {"training": {"epoch": 1}}})
@@ -99,6 +113,8 @@ def test_the_time_follows_trials_epochs_and_budgets(opened):
     assert half.epochs_per_trial == pytest.approx(2.5)
     grid = make_space(sampler={"kind": "grid", "grid_points": 2}, trials=100)
     assert estimate(grid, found, opened).trials == 2 * (2 + 2)
+    known = grid.model_copy(update={"points": ({"optimizer/learning_rate": 1e-3},)})
+    assert estimate(known, found, opened).trials == 1 + 2 * (2 + 2)
 
 
 def test_nothing_within_the_limits_is_told(opened):
@@ -122,3 +138,29 @@ def test_the_page(opened, width):
     assert "2 at a time" in text
     assert "the time budget of 0.0 s ends it" in text
     assert max(map(len, page.getvalue().splitlines())) <= width
+
+
+def printed(space, opened, max_concurrent=None, **options):
+    page = io.StringIO()
+    print_dry_run(space, opened, max_concurrent, Console(file=page, width=400), **options)
+    return page.getvalue()
+
+
+def test_it_reckons_with_what_runs_at_a_time(opened):
+    cores = num_cores()
+    on_cpus = {"gpus_per_worker": 0.0}
+    each_a_core = make_space(placement=on_cpus)
+    assert f"with {cores} at a time, if" in printed(each_a_core, opened)
+    assert "with 5 at a time, if" in printed(each_a_core, opened, max_concurrent=5)
+    text = printed(each_a_core, opened, workers_per_trial=cores)
+    assert f"with 1 at a time of {cores} workers" in text or cores == 1
+    whole = make_space(placement={"cpus_per_worker": float(cores), **on_cpus})
+    assert "with 1 at a time, if" in printed(whole, opened)
+
+
+def test_what_this_machine_cannot_hold_is_reckoned_one_by_one(opened):
+    cores = num_cores()
+    space = make_space(placement={"cpus_per_worker": cores + 1.0, "gpus_per_worker": 0.0})
+    text = printed(space, opened)
+    assert f"on this machine it would not start: a worker needs {cores + 1} CPU" in text
+    assert "with 1 at a time" in text

@@ -203,9 +203,10 @@ def test_what_the_record_lacks_is_written_from_the_study(driver):
     driver.end(pruned, TrialState.PRUNED, told=False, reason="not among the best")
     driver.end(failed, TrialState.FAIL, told=False, reason="nan", reason_kind="diverged")
     driver.trials[paused].set_user_attr("paused_at", 2)
-    # The history knows an epoch more, and its last line was cut.
+    # The history knows an epoch more, one line of it is none, and its last line was cut.
     history = driver.folder / "trials" / f"{interrupted:05d}" / "metrics.jsonl"
-    history.write_text(history.read_text() + '{"epoch": 3, "val_nll": 3.0}\n{"epoch": 4, "va')
+    more = '\0\0\n{"epoch": "2"}\n{"epoch": 3, "val_nll": 3.0}\n{"epoch": 4, "va'
+    history.write_text(history.read_text() + more)
     driver.study.enqueue_trial({})
     taken = optuna.trial.create_trial(value=1.0, user_attrs={"warm_start": "earlier/3"})
     driver.study.add_trial(taken)

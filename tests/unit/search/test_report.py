@@ -259,11 +259,11 @@ def test_while_the_search_runs_the_page_says_so_and_follows(make_study: Callable
 
     assert "The search is running; this page loads itself anew every 5 s." in running.shown
     assert "No trial is complete yet" in running.shown
-    assert "1 failed, 1 running, 1 paused" in running.shown
+    assert "trials are over: 1 failed; besides: 1 running, 1 paused" in running.shown
     assert "figure-learning_curves" in running.figures
     assert "location.reload" not in path.read_text()
     assert "The search was interrupted; the same command continues it." in read(path).shown
-    assert "2 interrupted" in read(path).shown
+    assert "trials are over: 1 failed; besides: 2 interrupted" in read(path).shown
 
 
 def test_several_objectives_have_a_front_with_configs(make_study: Callable[..., Any]) -> None:
@@ -359,19 +359,18 @@ def test_importance_finds_the_parameter_that_decides() -> None:
 
 def test_a_pruned_trial_counts_with_its_best_epoch() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    for number in range(14):
+    for number in range(40):
         trial = study.ask()
-        x = trial.suggest_float("x", 0, 1)
-        trial.suggest_float("idle", 0, 1)
-        if number % 2:
-            trial.report(x + 9, 1)
-            trial.report(x, 2)
+        x, idle = trial.suggest_float("x", 0, 1), trial.suggest_float("idle", 0, 1)
+        if number % 20:
+            trial.report(x, 1)
+            trial.report(x + 9 * idle, 2)
             study.tell(trial, state=TrialState.PRUNED)
         else:
             study.tell(trial, x)
     shares, why_not = importances(study)
     assert why_not == ""
-    assert next(iter(shares)) == "x"
+    assert shares["x"] > 0.8
 
 
 def test_importance_of_equal_values_is_a_sentence() -> None:

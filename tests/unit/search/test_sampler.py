@@ -133,6 +133,20 @@ def test_the_start_is_quasi_random_or_random(kind: str) -> None:
     assert fixed_proposal(make_space(kind, startup="random"), 0) is None
 
 
+@pytest.mark.parametrize("kind", ["tpe", "gp", "cmaes"])
+def test_trials_of_earlier_studies_shorten_the_start(kind: str) -> None:
+    space = make_space(kind)
+    start = [fixed_proposal(space, index, num_known=3) for index in range(3)]
+    assert start == [fixed_proposal(space, 0), None, None]
+    assert fixed_proposal(space, 0, num_known=4) is None
+
+
+@pytest.mark.parametrize("kind", ["grid", "quasi-random"])
+def test_a_sequence_does_not_care_for_earlier_trials(kind: str) -> None:
+    space = make_space(kind)
+    assert fixed_proposal(space, 7, num_known=100) == fixed_proposal(space, 7) is not None
+
+
 def test_random_proposals_are_not_fixed() -> None:
     assert fixed_proposal(make_space("random"), 0) is None
     assert num_proposals(make_space("random")) is None

@@ -12,7 +12,7 @@ import torch
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.data.events import open_events
 from gerbil_tune.data.splits.splits import Splits
-from gerbil_tune.errors import ConfigError, NonFiniteLossError, StoppedError
+from gerbil_tune.errors import ConfigError, LaunchError, NonFiniteLossError, StoppedError
 from gerbil_tune.evaluation.results import EvaluationResult
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.inference.predict import predict_with_bundle
@@ -256,6 +256,27 @@ def test_a_signal_stops_it_after_a_checkpoint(fit, number, epoch):
     # A run that goes on reports its last epoch again.
     assert seen == [*([1, 2, 3] if epoch == 1 else []), 1, 2, 3]
     assert len(selection.rows) == 3
+
+
+def test_a_refit_that_runs_out_of_memory_goes_on_in_smaller_parts(fit):
+    def train(job, use_gpu, on_epoch):
+        if job.config.training.accumulate_steps == 1:
+            raise MemoryError("no room")
+        return fit.train(job, use_gpu, on_epoch)
+
+    selection = fit.select(train=train)
+    assert len(selection.refits) == 2
+    assert fit.trained == [(1, 2), (0, 2)]
+    assert sum(said.endswith("going on with each step in 2 parts") for said in fit.said) == 2
+
+
+def test_a_refit_that_runs_out_of_memory_twice_says_what_can_be_done(fit):
+    def train(job, use_gpu, on_epoch):
+        raise MemoryError("no room")
+
+    with pytest.raises(LaunchError, match="free memory or take a machine with more") as error:
+        fit.select(train=train)
+    assert "--set" not in str(error.value)  # a study's configuration cannot be changed
 
 
 def test_a_refit_that_diverges_is_left_out_and_not_tried_again(fit):

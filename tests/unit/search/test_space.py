@@ -23,6 +23,8 @@ SPACE = SpaceFile.model_validate(
                     "densenet": {"model/growth": {"type": "int", "low": 4, "high": 8}},
                 },
             },
+            # The last step is 25: Optuna warns of a range that its steps do not divide.
+            "training/epochs": {"type": "int", "low": 10, "high": 28, "step": 5},
         },
     }
 )
@@ -42,6 +44,7 @@ def test_every_sample_is_a_valid_config_of_its_branch() -> None:
         kinds.add(config.model.kind)
         assert config.model.kind == values["model/kind"]
         assert config.training.global_batch_size in (16, 32, 48, 64)
+        assert config.training.epochs in (10, 15, 20, 25)
         assert ("model/growth" in values) == (config.model.kind == "densenet")
         if config.model.kind == "corrnet":
             assert 64 <= config.model.lags.hidden <= 128

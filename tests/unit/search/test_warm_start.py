@@ -83,6 +83,38 @@ def test_a_name_under_studies_is_found(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(study.trials) == 2
 
 
+def test_a_study_is_taken_once_whatever_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_study(tmp_path / "studies" / "old", make_space(), 2)
+    monkeypatch.chdir(tmp_path)
+    study = optuna.create_study()
+    for reference in ("old", "studies/old", str(tmp_path / "studies" / "old")):
+        told = add_earlier_trials(study, make_space(), [reference])
+        assert told[0].startswith("warm start: 2 of 2 complete trials")
+        assert len(study.trials) == 2
+
+
+def test_of_studies_without_an_id_the_name_counts(tmp_path: Path) -> None:
+    earlier = keep_study(tmp_path / "old", make_space(), 2)
+    earlier.set_user_attr("study_id", None)
+    study = optuna.create_study()
+    for _ in range(2):
+        add_earlier_trials(study, make_space(), [str(tmp_path / "old")])
+        assert len(study.trials) == 2
+    earlier.set_user_attr("study_id", "given since")
+    add_earlier_trials(study, make_space(), [str(tmp_path / "old")])
+    assert len(study.trials) == 2
+
+
+def test_equal_trials_of_two_studies_are_both_taken(tmp_path: Path) -> None:
+    for name in ("old", "older"):
+        keep_study(tmp_path / name, make_space(), 1)
+    study = optuna.create_study()
+    add_earlier_trials(study, make_space(), [str(tmp_path / name) for name in ("old", "older")])
+    assert len(study.trials) == 2
+
+
 def test_what_the_new_space_would_not_propose_is_left(tmp_path: Path) -> None:
     earlier = keep_study(tmp_path / "old", make_space(), 15)
     narrow = {

@@ -13,11 +13,11 @@ from gerbil_tune.errors import DatasetError
 from gerbil_tune.models.localizer import Localizer
 from gerbil_tune.training.checkpoints import (
     CHECKPOINTS,
-    HISTORY,
     copy_newest,
     newest_place,
     whole_checkpoints,
 )
+from gerbil_tune.training.history import HISTORY
 from gerbil_tune.training.loop import begin
 
 QUICK = {"epochs": 4, "global_batch_size": 80}

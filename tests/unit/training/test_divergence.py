@@ -1,7 +1,11 @@
+import json
+
 import numpy as np
 import pytest
+import torch
 
 from gerbil_tune.config.schema import ExperimentConfig
+from gerbil_tune.data.checks import audio_scan
 from gerbil_tune.data.events import open_events
 from gerbil_tune.errors import NonFiniteLossError
 from gerbil_tune.training import divergence
@@ -12,8 +16,17 @@ from gerbil_tune.training.divergence import (
     ignorant_nll,
     non_finite_error,
 )
+from gerbil_tune.training.session import InProcessSession
+from gerbil_tune.training.stopping import StopTraining
 
 LENGTHS = [50] * 10
+SESSION = InProcessSession(lambda metrics: None, torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch):
+    """What other tests have found out."""
+    monkeypatch.setattr(divergence, "_causes", {})
 
 
 @pytest.fixture
@@ -44,7 +57,7 @@ def test_no_more_audio_is_read_than_is_bearable(make_events, monkeypatch):
 
 
 def test_without_a_fault_in_the_data_training_is_to_blame(make_events):
-    error = non_finite_error("the loss became nan", make_events([]), ExperimentConfig())
+    error = non_finite_error("the loss became nan", make_events([]), ExperimentConfig(), SESSION)
     assert isinstance(error, NonFiniteLossError)
     assert str(error).startswith(
         "the loss became nan; try a lower optimizer/learning_rate (it was "
@@ -55,7 +68,84 @@ def test_files_that_have_gone_are_not_to_blame(make_events):
     events = make_events([2])
     events.files[0].audio()
     events.files[0].path.unlink()
-    assert find_non_finite(events) == ""
+    error = non_finite_error("the loss became nan", events, ExperimentConfig(), SESSION)
+    assert str(error).startswith("the loss became nan; try a lower")
+
+
+@pytest.mark.parametrize("bad", [[], [6]])
+def test_the_same_events_are_read_once(make_events, monkeypatch, bad):
+    scans, scan = [], divergence.scan_audio
+
+    def counted(*arguments, **options):
+        scans.append(arguments)
+        return scan(*arguments, **options)
+
+    monkeypatch.setattr(divergence, "scan_audio", counted)
+    events = make_events(bad)
+    first, again = (
+        str(non_finite_error("the loss became nan", part, ExperimentConfig(), SESSION))
+        for part in (events, events.subset(np.arange(10)))
+    )
+    assert first == again
+    assert ("the audio of event 6" in first) == bool(bad)
+    assert len(scans) == 1
+    non_finite_error("the loss became nan", events.subset([1, 2]), ExperimentConfig(), SESSION)
+    assert len(scans) == 2
+
+
+def test_reading_ends_where_a_stop_is_asked_for(make_events, monkeypatch):
+    events = make_events([9])
+    monkeypatch.setattr(audio_scan, "_TASK_EVENTS", 1)
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) == 3
+
+    with pytest.raises(StopTraining):
+        find_non_finite(events, stop)
+    assert len(asked) == 3
+    # What was not read to the end is no verdict.
+    session = InProcessSession(lambda metrics: None, torch.device("cpu"))
+    monkeypatch.setattr(session, "stop_requested", lambda: True)
+    with pytest.raises(StopTraining):
+        non_finite_error("the loss became nan", events, ExperimentConfig(), session)
+    error = non_finite_error("the loss became nan", events, ExperimentConfig(), SESSION)
+    assert "the audio of event 9" in str(error)
+
+
+def test_one_rank_reads_for_all(make_events, tmp_path, monkeypatch):
+    """Two ranks, one after the other, with a file between them in place of their connection."""
+    events, verdict = make_events([6]), tmp_path / "verdict.json"
+
+    def broadcast(found):
+        if found == [None]:
+            found[:] = json.loads(verdict.read_text())
+        verdict.write_text(json.dumps(found))
+
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", broadcast)
+    said = []
+    for rank in range(2):
+        session = InProcessSession(print, torch.device("cpu"), rank=rank, world_size=2)
+        said.append(str(non_finite_error("nan", events, ExperimentConfig(), session)))
+        monkeypatch.setattr(divergence, "scan_audio", None)
+        monkeypatch.setattr(divergence, "_causes", {})
+    assert said[0] == said[1]
+    assert "the audio of event 6" in said[0]
+
+
+def test_a_run_that_is_asked_to_stop_meanwhile_stops(make_job, run_job, monkeypatch, tmp_path):
+    job = make_job(optimizer={"kind": "adamw", "learning_rate": 1e30})
+    find = divergence.find_non_finite
+
+    def asked_meanwhile(events, stop):
+        return find(events, lambda: True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(divergence, "find_non_finite", asked_meanwhile)
+        assert run_job(job) == []
+    with pytest.raises(NonFiniteLossError, match="optimizer/learning_rate"):
+        run_job(job)
 
 
 def test_a_model_without_knowledge_has_about_the_first_loss(make_job, run_job):

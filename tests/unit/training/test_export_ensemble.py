@@ -68,6 +68,28 @@ def test_provenance_names_the_members(members, tmp_path):
     assert not {"trial", "workers"} & set(provenance)
 
 
+def test_members_may_read_the_events_in_orders_of_their_own(make_job, run_job, tmp_path):
+    """Features are kept in the order of the file, audio is read by its length, in batches of each model."""
+    kinds = {"gcc-net": 32, "densenet": 8}
+    pairs = []
+    for kind, batch in kinds.items():
+        small = {"num_stages": 3, "kernel_size": 5} if kind == "densenet" else {}
+        training = {"epochs": 1, "global_batch_size": batch}
+        job = make_job(kind, model={"kind": kind, **small}, training=training)
+        run_job(job)
+        facts = {"data_fingerprint": "of the start", "provenance": {}}
+        pairs.append((job.run_dir, export_bundle(job, tmp_path / "models", **facts)))
+    events = job.splits.validation
+    assert len(set(events.lengths)) > 10
+    for run_dir, _ in pairs:
+        truth = load_file(run_dir / BEST_PREDICTIONS)["truth"]
+        np.testing.assert_array_equal(truth, events.locations_mm)
+    bundle = load_bundle(export_ensemble(pairs, tmp_path / "models"))
+    expected = score(*predict(bundle, events), events.locations_mm)
+    for name, value in expected.items():
+        assert bundle.metrics[f"val_{name}"] == pytest.approx(value, rel=1e-2, abs=1e-3)
+
+
 def test_members_share_their_validation_events(members, tmp_path):
     pairs, _ = members
     run_dir, _ = pairs[1]

@@ -59,7 +59,7 @@ def test_each_epoch_has_other_sounds_and_a_repeated_one_the_same(job):
 
 def test_validation_always_has_the_same_sounds(job):
     validation = ValidationSet(Localizer(job.config, job.setup), job, SESSION)
-    runs = [[features.gcc_BPL for features, _ in validation.batches()] for _ in range(2)]
+    runs = [[features.gcc_BPL for features, *_ in validation.batches()] for _ in range(2)]
     for one, two in zip(*runs, strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=0)
 

@@ -5,8 +5,8 @@ import torch
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 from ray.exceptions import RayTaskError
 
-from gerbil_tune.errors import NonFiniteLossError
-from gerbil_tune.training.memory import free_memory, out_of_memory
+from gerbil_tune.errors import LaunchError, NonFiniteLossError
+from gerbil_tune.training.memory import free_memory, out_of_memory, train_in_what_fits
 
 
 def of_the_cpu_allocator() -> BaseException:
@@ -70,3 +70,53 @@ def test_a_circle_of_causes_ends():
 
 def test_memory_can_be_freed_at_any_time():
     free_memory()
+
+
+class Hungry:
+    """Trains in this process, and runs out of memory after an epoch in which steps had too few parts."""
+
+    def __init__(self, run_job, parts):
+        self.run_job, self.parts = run_job, parts
+        self.jobs, self.said = [], []
+
+    def __call__(self, job):
+        self.jobs.append(job)
+        if job.config.training.accumulate_steps < self.parts:
+            return self.run_job(job, self.run_out)
+        return self.run_job(job)
+
+    def run_out(self, metrics):
+        raise MemoryError("no room")
+
+
+@pytest.mark.parametrize("accumulate_steps", [1, 3])
+def test_a_run_goes_on_once_in_smaller_parts(make_job, run_job, accumulate_steps):
+    training = {"epochs": 3, "global_batch_size": 40, "accumulate_steps": accumulate_steps}
+    job, hungry = make_job(training=training), Hungry(run_job, 2 * accumulate_steps)
+    reports = train_in_what_fits(hungry, job, hungry.said.append)
+    parts = 2 * accumulate_steps
+    assert hungry.said == [
+        f"a worker ran out of memory (no room); going on with each step in {parts} parts"
+    ]
+    assert [report["epoch"] for report in reports] == [1, 2, 3]  # the first is told again
+    used = [job.config.training for job in hungry.jobs]
+    assert [training.accumulate_steps for training in used] == [accumulate_steps, parts]
+    assert used[1].global_batch_size == 40
+    assert hungry.jobs[1].run_dir == job.run_dir
+
+
+def test_memory_that_runs_out_again_is_an_error(make_job, run_job):
+    hungry = Hungry(run_job, 8)
+    with pytest.raises(LaunchError) as error:
+        train_in_what_fits(hungry, make_job(), hungry.said.append)
+    assert len(hungry.jobs) == 2
+    assert str(error.value) == (
+        "a worker ran out of memory, with each step in 2 parts too (no room); free memory or take a machine "
+        "with more, and the same command goes on"
+    )
+
+
+def test_what_has_room_is_trained_once(make_job, run_job):
+    hungry = Hungry(run_job, 1)
+    train_in_what_fits(hungry, make_job(training={"epochs": 1}), hungry.said.append)
+    assert (len(hungry.jobs), hungry.said) == (1, [])

@@ -159,17 +159,19 @@ def test_epochs_differ(make_job, kind):
 def test_validation_events_have_one_worker_each(make_job, kind, world_size):
     conv = {"channels": [2], "kernel_sizes": [3], "downsample": [True], "dilations": [1]}
     job = make_job(model={"kind": kind, **({"conv": conv} if kind == "simplenet" else {})})
-    model, places = build(job), []
+    model, locations, places = build(job), [], []
     for rank in range(world_size):
         validation = ValidationSet(model, job, session(world_size, rank))
-        first, again = [[p for _, p in validation.batches()] for _ in range(2)]
-        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-        places += first
-    found = torch.cat(places)[:, 0].numpy()
-    wanted = job.splits.validation.locations_mm[:, 0]
-    np.testing.assert_array_equal(
-        found[np.lexsort(found.T)], wanted[np.lexsort(wanted.T)].astype(np.float32)
-    )
+        first, again = [list(validation.batches()) for _ in range(2)]
+        for (_, locations_BKD, places_B), (_, same_BKD, same_B) in zip(first, again, strict=True):
+            assert torch.equal(locations_BKD, same_BKD)
+            assert places_B.tolist() == same_B.tolist()
+            locations.append(locations_BKD.numpy())
+            places.append(places_B)
+    found_N = np.concatenate(places)
+    assert sorted(found_N) == list(range(len(job.splits.validation)))
+    wanted = job.splits.validation.locations_mm[found_N]
+    np.testing.assert_array_equal(np.concatenate(locations), wanted)
 
 
 def test_more_workers_than_validation_events(make_job, easy_splits, make_event_file):
@@ -179,7 +181,7 @@ def test_more_workers_than_validation_events(make_job, easy_splits, make_event_f
     few = open_events(make_event_file(num_events=2))
     job = dataclasses.replace(job, splits=dataclasses.replace(easy_splits, validation=few))
     counts = [
-        sum(len(places) for _, places in ValidationSet(build(job), job, session(3, r)).batches())
+        sum(len(x) for *_, x in ValidationSet(build(job), job, session(3, r)).batches())
         for r in range(3)
     ]
     assert counts == [1, 1, 0]

@@ -17,7 +17,9 @@ from gerbil_tune.training.trainer import (
     elastic_workers,
     fewest,
     fit,
+    is_done,
     root_error,
+    train_with_workers,
     train_worker,
 )
 from gerbil_tune.training.worker_error import noted_error
@@ -135,6 +137,32 @@ def test_memory_that_ran_out_is_found_inside_rays_errors():
 
     found = root_error(WorkerGroupError("killed", {1: OutOfMemoryError("low on memory")}))
     assert isinstance(found, MemoryError)
+
+
+@pytest.mark.parametrize("lost", ["best_weights.safetensors", "checkpoints"])
+def test_a_run_is_done_when_its_results_are_there(
+    in_this_process, make_job, monkeypatch, lost, tmp_path
+):
+    """The last checkpoint is written before the weights, and a disk may be full in between."""
+    job = make_job(training={"epochs": 1})
+    assert not is_done(job)
+    fit(Group(job), job)
+    assert is_done(job)
+    path = job.run_dir / lost
+    path.rename(tmp_path / "aside")
+    assert not is_done(job)
+
+    group = Group(job)
+    monkeypatch.setattr(trainer, "check_cluster", lambda **resources: None)
+    monkeypatch.setattr(trainer, "make_torch_trainer", lambda *arguments, **options: group)
+    with monkeypatch.context() as patch:
+        patch.setattr(Group, "fit", lambda self: None)  # it ends without a word
+        with pytest.raises(LaunchError, match=r"the worker group ended after") as error:
+            train_with_workers(job, num_workers=1, use_gpu=False)
+    if lost == "best_weights.safetensors":
+        assert "the same command writes them" in str(error.value)
+    train_with_workers(job, num_workers=1, use_gpu=False)
+    assert is_done(job)
 
 
 class TestThread:
