@@ -5,6 +5,7 @@ thread, and keep them; so they get one of their own. Where the local instance ha
 after some time without a word; who looks for itself ends in order before that.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ def loss_of_ray() -> LaunchError | None:
 
     A cluster that was joined goes on without any one of its machines, and has no process here.
     """
+    if "ray" not in sys.modules:
+        return None
     from ray._private import worker
 
     node = worker._global_node
