@@ -20,6 +20,7 @@ from gerbil_tune.cli import (
     submit,
     train,
 )
+from gerbil_tune.cli.working_folder import enter_working_folder
 from gerbil_tune.errors import GerbilTuneError, StoppedError
 
 EXIT_INTERRUPTED = 130
@@ -79,6 +80,7 @@ app.add_typer(submit.app, name="submit", rich_help_panel=_CLUSTER)
 def run(command: Callable[[], object] = app) -> None:
     """Run a command; an expected error is one sentence on stderr and its exit code, never a traceback."""
     try:
+        enter_working_folder(sys.argv[1:])
         command()
     except StoppedError as stopped:
         sys.stdout.flush()

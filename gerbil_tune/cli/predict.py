@@ -51,9 +51,13 @@ def predict(
     resolved = resolve_model(model, default_tracking_uri(Path.cwd()))
 
     def start_ray() -> None:
+        from gerbil_tune.data.events import open_events
+        from gerbil_tune.training.cluster_nodes import check_machines, files_of
         from gerbil_tune.training.ray_runtime import start_ray as start
 
         start()
+        bundle = [path for path in resolved.path.rglob("*") if path.is_file()]
+        check_machines([*bundle, *files_of(*map(open_events, data))])
 
     summary = predict_files(
         resolved, data, output, start_ray=start_ray, workers=workers, event_index=events

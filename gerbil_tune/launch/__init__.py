@@ -1,1 +1,1 @@
-"""Hand a command to a cluster: text for SLURM, jobs for Ray. Nothing here loads a heavy library."""
+"""Hand a command to a cluster: to SLURM's sbatch, or to Ray's jobs API. No heavy library is loaded."""

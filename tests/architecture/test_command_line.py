@@ -123,16 +123,28 @@ gerbil-tune studies
     --json flag
 gerbil-tune submit
 gerbil-tune submit ray
-    -- COMMAND...* +
+    -- COMMAND... +
     --address URL =http://127.0.0.1:8265
+    --dry-run flag
+    --env NAME=value +
+    --follow JOB
+    --no-wait flag
+    --stop JOB
+    --stop-wait SECONDS =120
 gerbil-tune submit slurm
     -- COMMAND...* +
-    --cpus =8
+    --account
+    --cpus-per-task =8
     --dry-run flag
-    --gpus =0
-    --memory
+    --gpus-per-node =0
+    --job-name =gerbil-tune
+    --mem
+    --nodes =1
+    --output PATTERN =%x-%j.log
     --partition
-    --time =24:00:00
+    --qos
+    --sbatch-option name=value +
+    --time
 gerbil-tune train
     --cache-dir DIR
     --config C.yaml

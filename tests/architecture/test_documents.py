@@ -142,7 +142,7 @@ class TestTheTestsThemselves:
         "line",
         [
             "search SPACE.yaml --data d --set training/epochs=3 --trials 50",
-            "submit slurm --gpus 2 -- search SPACE.yaml --data d",
+            "submit slurm --gpus-per-node 2 -- search SPACE.yaml --data d",
             "submit ray --address http://head:8265 -- predict --model m --data d -o out",
             "data check a.h5 b.h5",
             "--help",
@@ -159,7 +159,7 @@ class TestTheTestsThemselves:
             "search SPACE.yaml --data d --trials many",
             "search SPACE.yaml --data d --epoch 3",
             "predict --model m --data d",
-            "submit slurm --gpus 2 -- search SPACE.yaml",
+            "submit slurm --gpus-per-node 2 -- search SPACE.yaml",
             "promote gerbil-locator first",
         ],
     )

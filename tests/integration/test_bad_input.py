@@ -139,8 +139,8 @@ def test_a_wrong_space_file(folder, old, new, sentence):
         (["data", "check", "good.h5", "--set", "data=3"], "config: data must be a section"),
         (["report", "nothing"], "nothing is no study folder (it has no study.yaml); studies here: none"),
         (
-            ["submit", "slurm", "--partition", "gpu long", "--", "report", "x"],
-            "the SLURM option partition is 'gpu long'; valid: ",
+            ["submit", "slurm", "--sbatch-option", "ntasks=4", "--", "report", "x"],
+            "--sbatch-option ntasks is not possible: ",
         ),
     ],
 )  # fmt: skip
