@@ -77,10 +77,9 @@ def start_ray(num_cpus: int | None = None) -> None:
 
 def _ask_for_token() -> None:
     """Turn token authentication on in a process in which Ray has read its settings already."""
-    from ray._raylet import Config
+    from ray._private.authentication.authentication_token_setup import _enable_token_auth
 
-    os.environ[_AUTH_MODE] = "token"
-    Config.initialize("")
+    _enable_token_auth()
 
 
 def _join(address: str) -> None:
@@ -197,9 +196,9 @@ def _make_token() -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE)
-    except FileExistsError:  # another one has just begun
-        return
     except OSError as error:
+        if path.exists():  # another one has just begun
+            return
         raise LaunchError(
             f"{path}: Ray's token cannot be written ({error.strerror}); let {_TOKEN_PATH} name another "
             "file"
