@@ -168,9 +168,14 @@ def _connect(url: str) -> optuna.storages.RDBStorage:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     patient = {"connect_args": {"timeout": _BUSY_TIMEOUT_S}} if url.startswith("sqlite") else {}
     try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=patient)
+        return optuna.storages.RDBStorage(_with_driver(url), engine_kwargs=patient)
     except Exception as error:  # the storage's driver decides the type
         raise _cannot_open(url, error) from None
+
+
+def _with_driver(url: str) -> str:
+    """Name the driver of ``gerbil_tune[server]``; which one SQLAlchemy takes depends on its version."""
+    return url.replace("postgresql://", "postgresql+psycopg2://", 1)
 
 
 def _cannot_open(url: str, error: Exception) -> ConfigError:

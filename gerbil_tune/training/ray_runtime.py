@@ -40,6 +40,14 @@ _LOOPBACK_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """What a Ray job was submitted with; its driver may not give the same variables again."""
 _AUTH_MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+_DRIVERS_OWN = (
+    "GERBIL_TUNE_STORAGE",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "PGPASSWORD",
+)
 _PRIVATE = stat.S_IRUSR | stat.S_IWUSR
 
 
@@ -100,7 +108,7 @@ def _start_local(num_cpus: int | None) -> None:
     # Train's clean-up needs the address before Ray has chosen one, so the port is chosen here.
     port = _free_port()
     os.environ["RAY_GCS_SERVER_PORT"] = str(port)
-    with _signals_not_inherited(), _loopback_only():
+    with _signals_not_inherited(), _loopback_only(), _secrets_not_inherited():
         environment = _worker_environment(f"{ray.util.get_node_ip_address()}:{port}")
         for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             if not os.environ.get(variable):
@@ -153,6 +161,16 @@ def _loopback_only() -> Iterator[None]:
             del os.environ[_LOOPBACK_VARIABLE]
         else:
             os.environ[_LOOPBACK_VARIABLE] = before
+
+
+@contextmanager
+def _secrets_not_inherited() -> Iterator[None]:
+    """Keep what only the driver needs, perhaps with passwords, out of the processes that are begun meanwhile."""
+    hidden = {name: os.environ.pop(name) for name in _DRIVERS_OWN if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 @contextmanager

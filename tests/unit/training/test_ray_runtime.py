@@ -82,3 +82,13 @@ def test_only_the_instance_begun_meanwhile_is_on_the_loopback(monkeypatch):
         assert services.get_node_ip_address() == "127.0.0.1"
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in os.environ
     assert before == ray_constants.ENABLE_RAY_CLUSTER
+
+
+def test_what_only_the_driver_needs_is_not_inherited(monkeypatch):
+    monkeypatch.setenv("GERBIL_TUNE_STORAGE", "postgresql://lab:secret@host/db")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    before = dict(os.environ)
+    with ray_runtime._secrets_not_inherited():
+        assert "secret" not in "".join(os.environ.values())
+    assert dict(os.environ) == before
