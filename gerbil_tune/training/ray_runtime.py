@@ -165,7 +165,7 @@ def _loopback_only() -> Iterator[None]:
 
 @contextmanager
 def _secrets_not_inherited() -> Iterator[None]:
-    """Keep what only the driver needs, perhaps with passwords, out of the processes that are begun meanwhile."""
+    """Keep what only the driver needs, perhaps with passwords, out of processes that are begun meanwhile."""
     hidden = {name: os.environ.pop(name) for name in _DRIVERS_OWN if name in os.environ}
     try:
         yield

@@ -12,10 +12,10 @@ from gerbil_tune.tracking.model_registry import list_models
 
 @pytest.mark.slow
 def test_a_champion_is_registered_once_and_its_alias_is_not_forgotten(
-    make_bundle: Callable[..., Path], mlflow_store: str
+    make_bundle: Callable[..., Path], tmp_path: Path
 ) -> None:
     study = optuna.create_study()
-    bundle = make_bundle()
+    bundle, mlflow_store = make_bundle(), f"sqlite:///{tmp_path}/mlflow.db"
     register_champion(study, bundle, mlflow_store, None)
     register_champion(study, bundle, mlflow_store, None)
     (row,) = list_models(mlflow_store)

@@ -19,7 +19,7 @@ from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.data.events import open_events
 from gerbil_tune.errors import ConfigError, LaunchError, StoppedError
 from gerbil_tune.models.bundle import load_bundle
-from gerbil_tune.training import ray_runtime, trainer
+from gerbil_tune.training import cluster_nodes, ray_runtime, trainer
 from gerbil_tune.training.session import InProcessSession
 from gerbil_tune.training.trainer import train_worker
 
@@ -52,6 +52,7 @@ def run(make_event_file, tmp_path, monkeypatch):
     make_event_file("calls.h5", num_events=40, lengths=(250, 350))
     monkeypatch.setattr(Worker, "begun", 0)
     monkeypatch.setattr(ray_runtime, "start_ray", lambda: None)
+    monkeypatch.setattr(cluster_nodes, "check_training_machines", lambda *_: None)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     monkeypatch.setattr(
         trainer,
