@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv demo test test-fast test-faults check format bench clean
+SLURM_PACKAGES := slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge iproute2 shellcheck
+
+.PHONY: venv demo test test-fast test-faults test-slurm check format bench clean
 
 venv: $(STAMP)
 
@@ -21,14 +23,24 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(BIN)/gerbil-tune demo
 
+# Two at a time, for many wait for other processes; a file's tests stay together and share what they have set up.
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(STAMP)
 	@$(BIN)/python -m pytest -m 'not slow and not ray and not exhaustive'
 
 test-faults: $(STAMP)
 	@$(BIN)/python -m pytest tests/faults -m ''
+
+# A real SLURM of two nodes in namespaces; root installs Debian's packages for it.
+test-slurm: $(STAMP)
+	@for p in slurmctld slurmd munged ip shellcheck; do command -v $$p > /dev/null || missing=1; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM_PACKAGES) > /dev/null; fi
+	@REQUIRE_SLURM=1 $(BIN)/python -m pytest tests/slurm tests/unit/launch/test_scripts.py -m '' \
+	  -o faulthandler_timeout=900
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

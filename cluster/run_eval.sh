@@ -1,16 +1,28 @@
 #!/usr/bin/env bash
-#SBATCH --job-name=gerbil-eval
 #SBATCH --nodes=1
-#SBATCH --ntasks=1
+#SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=4
+#SBATCH --job-name=gerbil-eval
 #SBATCH --mem=64G
 #SBATCH --time=00:15:00
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
 # Predict a file with a trained model: run_eval.sh FILE CONFIG [OUT]
-set -eu
-if [ $# -lt 2 ]; then
+# By sbatch, or by bash on a machine without SLURM.
+set -euo pipefail
+if [[ $# -lt 2 ]]; then
   echo "usage: run_eval.sh FILE CONFIG [OUT]" >&2
   exit 2
 fi
 python=${GERBIL_TUNE_PYTHON:-.venv/bin/python}
-exec "$python" -u -m gerbil_tune.main --eval --data "$1" --config "$2" ${3:+-o "$3"}
+command=("$python" -u -m gerbil_tune.main --eval --data "$1" --config "$2" ${3:+-o "$3"})
+[[ -n ${SLURM_JOB_ID:-} ]] || exec "${command[@]}"
+folder=${GERBIL_TUNE_CLUSTER_DIR:-$(dirname "$0")}
+if [[ ! -f $folder/ray.sbatch ]]; then # sbatch runs a copy of this script, elsewhere
+  job=$(scontrol show job "$SLURM_JOB_ID")
+  job=${job#*Command=}
+  folder=${job%%/run_eval.sh*}
+fi
+GERBIL_TUNE_CLUSTER_DIR=$folder exec bash "$folder/ray.sbatch" "${command[@]}"

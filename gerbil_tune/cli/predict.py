@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from gerbil_tune.cli.options import CacheDirOption, ModelOption
+from gerbil_tune.errors import StoppedError
 
 
 def predict(
@@ -43,8 +44,11 @@ def predict(
 
     With several keypoints or three axes the shapes are (n, K, D) and (n, K, D, D). Locations in the input
     are not needed. With --events there is a row for each of them, and /event_index says which it is.
+    Stopped by Ctrl-C, SIGTERM or SIGUSR1 it ends with exit code 75; the same command goes on with the files
+    that are left.
     """
     from gerbil_tune.inference.job import predict_files
+    from gerbil_tune.search.stop_request import signals_interrupt
     from gerbil_tune.tracking.model_registry import resolve_model
     from gerbil_tune.tracking.store import default_tracking_uri
 
@@ -56,12 +60,19 @@ def predict(
         from gerbil_tune.training.ray_runtime import start_ray as start
 
         start()
+        listen_again()  # Ray has just taken SIGTERM for itself
         bundle = [path for path in resolved.path.rglob("*") if path.is_file()]
         check_machines([*bundle, *files_of(*map(open_events, data))])
 
-    summary = predict_files(
-        resolved, data, output, start_ray=start_ray, workers=workers, event_index=events
-    )
+    try:
+        with signals_interrupt() as listen_again:
+            summary = predict_files(
+                resolved, data, output, start_ray=start_ray, workers=workers, event_index=events
+            )
+    except KeyboardInterrupt:
+        raise StoppedError(
+            "stopped; files that are written whole are kept, and the same command goes on"
+        ) from None
     for note in summary.notes:
         typer.echo(f"warning: {note}", err=True)
     for path in summary.reused:
