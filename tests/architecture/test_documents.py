@@ -103,7 +103,7 @@ def parse(arguments):
         context = command.make_context(name, rest)
     except typer.Exit:  # --help and --version end here
         return name
-    if name in ("slurm", "ray"):
+    if name in ("slurm", "ray") and context.params["command"]:  # none with --follow and --stop
         parse(context.params["command"])
     return name
 
