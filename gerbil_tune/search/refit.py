@@ -11,16 +11,18 @@ from optuna.trial import FrozenTrial
 
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.data.splits.splits import Splits
-from gerbil_tune.errors import NonFiniteLossError, StoppedError
+from gerbil_tune.errors import LaunchError, NonFiniteLossError, StoppedError
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.training.export import export_bundle, has_validation_predictions
 from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.memory import train_in_what_fits
+from gerbil_tune.training.ray_thread import loss_of_ray
 from gerbil_tune.training.stopping import STOP_FILE, stop_on_signals
 from gerbil_tune.training.trainer import (
     RAY_TRAIN_FOLDER,
     NumWorkers,
     elastic_workers,
+    fewest,
     train_with_workers,
 )
 
@@ -113,13 +115,23 @@ def refit_workers(
 
 
 def train_on_cluster(job: TrainingJob, use_gpu: bool, on_epoch: OnEpoch) -> NumWorkers:
-    """Train with all that the cluster has, which Ray must be connected to."""
+    """Train with all that the cluster has, which Ray must be connected to.
+
+    Where a machine is lost, it goes on with fewer workers.
+    """
     import ray
 
     batch = job.config.training.global_batch_size
     workers = refit_workers(batch, ray.cluster_resources(), use_gpu=use_gpu)
-    train_with_workers(job, num_workers=workers, use_gpu=use_gpu, on_epoch=on_epoch)
-    return workers
+    while True:
+        try:
+            train_with_workers(job, num_workers=workers, use_gpu=use_gpu, on_epoch=on_epoch)
+            return workers
+        except LaunchError:
+            left = refit_workers(batch, ray.cluster_resources(), use_gpu=use_gpu)
+            if loss_of_ray() is not None or fewest(left) >= fewest(workers):
+                raise
+            workers = left
 
 
 @dataclass(frozen=True)
