@@ -22,7 +22,7 @@ from tests.faults.harness import (
     trial_dir,
 )
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.exhaustive]
 
 NAME = "damaged"
 
@@ -59,9 +59,9 @@ def delete_all(newest: Path) -> None:
     ("fault", "damage"),
     [
         ("checkpoint truncated", truncate),
-        pytest.param("checkpoint deleted", shutil.rmtree, marks=pytest.mark.exhaustive),
-        pytest.param("one bit of a checkpoint flipped", flip_a_bit, marks=pytest.mark.exhaustive),
-        pytest.param("all checkpoints deleted", delete_all, marks=pytest.mark.exhaustive),
+        ("checkpoint deleted", shutil.rmtree),
+        ("one bit of a checkpoint flipped", flip_a_bit),
+        ("all checkpoints deleted", delete_all),
     ],
 )
 def test_checkpoint_damaged(

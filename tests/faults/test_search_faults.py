@@ -62,6 +62,7 @@ def test_driver_killed(site: Path, undisturbed: FinalState) -> None:
     )
 
 
+@pytest.mark.exhaustive
 def test_trial_process_killed(site: Path, undisturbed: FinalState) -> None:
     run_dir = trial_dir(site, "lost", 0)
     with RunningSearch(site, *search_arguments("lost")) as search:
@@ -190,6 +191,7 @@ DIVERGES = SPACE.replace("trials: 2", "trials: 3").replace(
 """The two trials of the undisturbed study as number 0 and 2, and one between them that diverges."""
 
 
+@pytest.mark.exhaustive
 def test_loss_becomes_nan(site: Path, undisturbed: FinalState) -> None:
     (site / "diverges.yaml").write_text(DIVERGES)
     with RunningSearch(site, *search_arguments("diverges", space="diverges.yaml")) as search:

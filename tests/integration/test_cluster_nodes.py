@@ -93,6 +93,7 @@ def join(
     wait_until_gone(cluster, folder)
 
 
+@pytest.mark.exhaustive
 def test_all_machines_can(cluster, join, folder):
     join()
     done = ask(cluster, folder)
@@ -130,6 +131,7 @@ def test_a_machine_that_cannot_read_the_data(cluster, join, folder, make_bundle)
     assert list((folder / "out").rglob("*.h5")) == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a machine other folders")
 def test_a_machine_that_writes_elsewhere(cluster, join, folder):
     join(hidden=folder / "studies")
@@ -140,6 +142,7 @@ def test_a_machine_that_writes_elsewhere(cluster, join, folder):
     assert list((folder / "studies" / "one").iterdir()) == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("code", "says"),
     [

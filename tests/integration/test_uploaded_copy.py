@@ -90,6 +90,7 @@ def test_a_search_in_the_copy_is_refused(standing: Standing, laptop: Path) -> No
     assert "Traceback" not in printed
 
 
+@pytest.mark.exhaustive
 def test_a_search_with_a_home_leaves_its_results_there(
     standing: Standing, laptop: Path, tmp_path: Path
 ) -> None:
