@@ -245,7 +245,8 @@ def crash(text: str) -> Ending:
         )
     if re.search(r"node (which|it was on|the actor was on).*(died|dead|terminated|removed)", said):
         return Ending("crashed", "the machine that it ran on was lost")
-    if re.search(r"ActorDiedError|ActorUnavailableError|actor died|WorkerCrashed", said):
+    gone = r"ActorDiedError|ActorUnavailableError|actor died|temporarily unavailable|WorkerCrashed"
+    if re.search(gone, said):
         return Ending("crashed", "its process was killed or died")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return Ending(

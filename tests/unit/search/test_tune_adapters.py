@@ -26,6 +26,11 @@ of progress by uninformed kernel OOM killing.
         (KILLED, "crashed", "its process was killed or died"),
         (f"ray.exceptions.ActorDiedError: {KILLED}", "crashed", "its process was killed or died"),
         (
+            "The actor 59ef is unavailable: The actor is temporarily unavailable: RpcError: Socket closed",
+            "crashed",
+            "its process was killed or died",
+        ),
+        (
             "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory.",
             "out of memory",
             "ran out of memory",
