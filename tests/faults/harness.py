@@ -41,6 +41,9 @@ points:
 """
 """Two trials of 40 epochs of 12 steps, some 3 s each, then a refit; nothing in it depends on chance."""
 
+REFIT = "refit/trial-00001-6-epochs"
+"""Folder of that refit's run, in the study's."""
+
 EVENTS = (("train_set", 96, 1), ("val_set", 32, 2))
 """Name, events and seed of each part; without a test set the search ends sooner."""
 

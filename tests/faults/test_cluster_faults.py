@@ -15,6 +15,7 @@ from tests.faults.bystanders import (
 )
 from tests.faults.bystanders import ray_folder as ray_folder
 from tests.faults.harness import (
+    REFIT,
     FinalState,
     RunningSearch,
     assert_consistent,
@@ -129,6 +130,34 @@ def test_raylet_killed(site: Path, undisturbed: FinalState) -> None:
     record_fault(
         fault="kill -9 of the raylet of the only node",
         running=f"trial 1, epoch {epoch + 1} of 40",
+        lost=f"the epoch under way; ends with a sentence and exit 1, all gone after {ended_s:.0f} s",
+        optuna=state.optuna(),
+        mlflow=state.mlflow(),
+    )
+
+
+def test_raylet_killed_in_the_refit(site: Path, undisturbed: FinalState) -> None:
+    run_dir = site / "studies" / "raylet-refit" / REFIT
+    with RunningSearch(site, *search_arguments("raylet-refit")) as search:
+        search.wait_for_epoch(run_dir, 2)
+        search.kill("raylet")
+        epoch, killed = place(run_dir)[0], time.monotonic()
+        printed = search.finish(LaunchError.exit_code, timeout_s=180)
+        ended_s = time.monotonic() - killed
+    assert 2 <= epoch < 6
+    assert "raylet" in printed.split("error: ")[-1]
+    assert "same command goes on" in printed
+    with RunningSearch(site, *search_arguments("raylet-refit")) as search:
+        again = search.finish()
+    assert "2 done before" in again
+    assert "starts" not in again
+    assert f"epoch {epoch}/6" not in again.partition("training it whole")[2]
+    state = final_state(site, "raylet-refit")
+    assert_consistent(state)
+    assert_equal_metrics(state, undisturbed)
+    record_fault(
+        fault="kill -9 of the raylet of the only node",
+        running=f"refit of trial 1, epoch {epoch + 1} of 6",
         lost=f"the epoch under way; ends with a sentence and exit 1, all gone after {ended_s:.0f} s",
         optuna=state.optuna(),
         mlflow=state.mlflow(),

@@ -10,6 +10,7 @@ import pytest
 
 from gerbil_tune.training.checkpoints import newest_place
 from tests.faults.harness import (
+    REFIT,
     SPACE,
     FinalState,
     RunningSearch,
@@ -28,7 +29,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 EPOCHS = 40
 KILLS = 6
-REFIT = "refit/trial-00001-6-epochs"
 
 
 def finish_again(site: Path, name: str, *more: str) -> tuple[str, FinalState]:
