@@ -7,9 +7,13 @@ messages all speak of leaves by that path. A config is frozen; nothing changes a
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, field_validator, model_validator
+from pydantic import Field, StrictBool, StrictFloat, field_validator, model_validator
 
+from gerbil_tune.config.architectures import GccNetConfig, ModelConfig
 from gerbil_tune.config.augmentation import AugmentationConfig
+from gerbil_tune.config.features import FeaturesConfig
+from gerbil_tune.config.heads import GaussianFullConfig, HeadConfig, PointConfig
+from gerbil_tune.config.losses import LossConfig
 from gerbil_tune.config.section import (
     BelowOne,
     ConfigModel,
@@ -32,8 +36,9 @@ class DataConfig(ConfigModel):
         description="Samples of an event that training sees at most; a random crop each epoch.",
     )
     evaluation_crop_length: PositiveInt = Field(
-        65536,
-        description="Samples of an event that evaluation and prediction see at most, from its middle.",
+        524288,
+        description="Samples of an event that evaluation and prediction see at most, from its middle; what is"
+        " longer than crop_length is seen in several windows.",
     )
     sample_rate_hz: PositiveFloat | None = Field(
         None, description="Samples a second; needed when the file does not state it."
@@ -67,47 +72,6 @@ class DataConfig(ConfigModel):
     def _source_folder_is_absolute(cls, folder: str | None) -> str | None:
         # Workers have other working directories.
         return None if folder is None else str(Path(folder).expanduser().absolute())
-
-
-class GccConfig(ConfigModel):
-    """Generalized cross-correlation of all microphone pairs."""
-
-    exponent: Probability = Field(
-        0.75,
-        description="0 plain correlation, 1 PHAT: the cross-spectrum over its magnitude to this.",
-    )
-    coherence_exponent: Annotated[StrictFloat, Field(ge=0.0, le=4.0)] = Field(
-        0.0,
-        description="Weight of a frequency: its magnitude-squared coherence to this; 0: all alike.",
-    )
-    envelope: StrictBool = Field(
-        False, description="Add the envelope of each correlation: helps with tonal calls."
-    )
-    window_length: Annotated[StrictInt, Field(ge=64)] = Field(
-        2048, description="Samples of the windows whose spectra are averaged over an event."
-    )
-    band_low_hz: NonNegativeFloat = Field(500.0, description="Lowest frequency used.")
-    band_high_hz: PositiveFloat | None = Field(
-        None, description="Highest frequency used; default: all."
-    )
-    max_lag_ms: PositiveFloat | None = Field(
-        None, description="Largest lag kept; default: what the arena and microphones allow."
-    )
-
-    @model_validator(mode="after")
-    def _band_ascends(self) -> "GccConfig":
-        if self.band_high_hz is not None and self.band_low_hz >= self.band_high_hz:
-            raise ValueError(
-                f"band_low_hz must be below band_high_hz, but they are {self.band_low_hz:g} and "
-                f"{self.band_high_hz:g}"
-            )
-        return self
-
-
-class FeaturesConfig(ConfigModel):
-    """How the audio is presented to the network; an architecture takes the features that it uses."""
-
-    gcc: GccConfig = GccConfig()
 
 
 class AudioGain(ConfigModel):
@@ -159,96 +123,6 @@ class ScalingConfig(ConfigModel):
 
     audio: AudioScaling = EventZScore()
     location: LocationScaling = LocationIsotropic()
-
-
-class ConvStackConfig(ConfigModel):
-    """A stack of gated convolutions; the four lists have one entry a layer."""
-
-    channels: tuple[PositiveInt, ...] = (16, 16, 32, 32, 64, 64)
-    kernel_sizes: tuple[PositiveInt, ...] = (33, 33, 33, 33, 33, 33)
-    downsample: tuple[StrictBool, ...] = (False, True, True, True, True, True)
-    dilations: tuple[PositiveInt, ...] = (1, 1, 1, 1, 1, 1)
-    width_multiplier: PositiveFloat = Field(1.0, description="Scales every entry of channels.")
-    normalization: Literal["batch", "layer", "none"] = "layer"
-
-    @model_validator(mode="after")
-    def _lists_agree(self) -> "ConvStackConfig":
-        lengths = {
-            "channels": len(self.channels),
-            "kernel_sizes": len(self.kernel_sizes),
-            "downsample": len(self.downsample),
-            "dilations": len(self.dilations),
-        }
-        if len(set(lengths.values())) != 1 or not self.channels:
-            found = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-            raise ValueError(f"the lists must have one entry a layer, but {found}")
-        return self
-
-
-class LagEncoderConfig(ConfigModel):
-    """A small 1-D network over the lags of all microphone pairs."""
-
-    num_channels: PositiveInt = 32
-    num_blocks: Annotated[StrictInt, Field(ge=1, le=6)] = Field(
-        3, description="Convolution blocks; each halves the lag axis."
-    )
-    kernel_size: PositiveInt = 7
-    hidden: PositiveInt = 128
-    dropout: BelowOne = 0.1
-
-
-class DenseNetConfig(ConfigModel):
-    """Gated stride-2 convolutions whose average-pooled inputs are concatenated to their outputs."""
-
-    kind: Literal["densenet"] = "densenet"
-    num_stages: Annotated[StrictInt, Field(ge=1, le=14)] = 12
-    growth: PositiveInt = Field(11, description="Channels that each stage adds.")
-    kernel_size: Annotated[StrictInt, Field(ge=3)] = Field(
-        51, description="Of the early stages, odd; the last four taper as in the original network."
-    )
-    normalization: Literal["batch", "layer", "none"] = "layer"
-
-    @model_validator(mode="after")
-    def _kernel_is_odd(self) -> "DenseNetConfig":
-        if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, but is {self.kernel_size}")
-        return self
-
-
-class SimpleNetConfig(ConfigModel):
-    """A plain stack of gated convolutions, averaged over time."""
-
-    kind: Literal["simplenet"] = "simplenet"
-    conv: ConvStackConfig = ConvStackConfig()
-
-
-class CorrNetConfig(ConfigModel):
-    """A stack of gated convolutions beside an encoder of the correlation lags."""
-
-    kind: Literal["corrnet"] = "corrnet"
-    conv: ConvStackConfig = ConvStackConfig()
-    lags: LagEncoderConfig = LagEncoderConfig()
-    hidden: PositiveInt = 128
-
-
-class GccNetConfig(ConfigModel):
-    """An encoder of the correlation lags alone: fast, the default on a CPU."""
-
-    kind: Literal["gcc-net"] = "gcc-net"
-    lags: LagEncoderConfig = LagEncoderConfig()
-
-
-ModelConfig = Annotated[
-    DenseNetConfig | SimpleNetConfig | CorrNetConfig | GccNetConfig,
-    Field(discriminator="kind"),
-]
-
-
-class GaussianFullConfig(ConfigModel):
-    """One Gaussian with full covariance for each keypoint."""
-
-    kind: Literal["gaussian-full"] = "gaussian-full"
-    min_sd_mm: PositiveFloat = Field(1.0, description="Smallest standard deviation it can state.")
 
 
 class AdamWConfig(ConfigModel):
@@ -305,11 +179,33 @@ class TrainingConfig(ConfigModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 autocast where the hardware gains from it."
     )
+    compile: StrictBool = Field(
+        False,
+        description="Compile the network with torch.compile; where that fails it runs as it is, and says so.",
+    )
+    deterministic: StrictBool = Field(
+        False,
+        description="Only operations whose results repeat bit by bit, also on a GPU; slower there.",
+    )
     seed: Seed = 0
     checkpoint_interval_s: PositiveFloat = Field(
         300.0,
         description="Seconds between checkpoints within an epoch; its end is always one.",
     )
+
+
+class FineTuneConfig(ConfigModel):
+    """How weights that are there already are trained on."""
+
+    init_from: str | None = Field(
+        None, description="Folder of the trained model whose weights training begins with."
+    )
+    what: Literal["all", "head", "low-rank"] = Field(
+        "all",
+        description="What is trained: everything, the last layer, or low-rank changes of all layers and the"
+        " last one (Hu et al. 2021, arXiv:2106.09685).",
+    )
+    rank: PositiveInt = Field(4, description="Of the low-rank changes.")
 
 
 class ExperimentConfig(ConfigModel):
@@ -320,8 +216,18 @@ class ExperimentConfig(ConfigModel):
     features: FeaturesConfig = FeaturesConfig()
     scaling: ScalingConfig = ScalingConfig()
     model: ModelConfig = GccNetConfig()
-    head: GaussianFullConfig = GaussianFullConfig()
+    head: HeadConfig = GaussianFullConfig()
+    loss: LossConfig = LossConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     optimizer: OptimizerConfig = AdamWConfig()
     lr_schedule: LrScheduleConfig = LrScheduleConfig()
     training: TrainingConfig = TrainingConfig()
+    fine_tune: FineTuneConfig = FineTuneConfig()
+
+    @model_validator(mode="after")
+    def _head_has_a_likelihood(self) -> "ExperimentConfig":
+        if isinstance(self.head, PointConfig) and self.loss.kind == "nll":
+            raise ValueError(
+                "the head point has no likelihood to train by; with it loss/kind must be squared or huber"
+            )
+        return self

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, model
 from pydantic_core import PydanticCustomError
 
 PositiveInt = Annotated[StrictInt, Field(gt=0)]
+NonNegativeInt = Annotated[StrictInt, Field(ge=0)]
 Seed = Annotated[StrictInt, Field(ge=0)]
 # Strict: true and "0.5" are no numbers; 1 is one.
 Probability = Annotated[StrictFloat, Field(ge=0.0, le=1.0)]

@@ -207,7 +207,7 @@ class TestOverrides:
             ("trainin/epochs=3", "trainin is not a known key; valid: name, data, "),
             ("training//epochs=3", "training/ is not a known key; valid: epochs, "),
             ("training=3", "training must be a section (a mapping), but is 3"),
-            ("model/kind=resnet", "model/kind is 'resnet'; valid: densenet, "),
+            ("model/kind=oracle", "model/kind is 'oracle'; valid: densenet, "),
             ("model/kind=null", "model/kind is 'None'; valid: densenet, "),
         ],
     )
