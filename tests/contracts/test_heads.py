@@ -1,171 +1,259 @@
-"""The head against the predecessors' golden values, torch.distributions and its own promises."""
+"""What every head promises; a new one in the registry is tested without a line here.
 
-import math
+Letters: B batch, O raw outputs, K keypoints, D axes.
+"""
 
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
-from gerbil_tune.config.schema import (
-    GaussianFullConfig,
-    LocationGain,
-    LocationIsotropic,
-    LocationPerAxis,
-)
+from gerbil_tune.config.heads import HeadConfig
+from gerbil_tune.config.schema import LocationGain, LocationIsotropic, LocationPerAxis
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.models.heads import GaussianFullHead, GaussianPrediction
+from gerbil_tune.models.density import JointDensity
+from gerbil_tune.models.heads.registry import HEADS, build_head
 from gerbil_tune.models.scaling import LocationScale
 
-ARENA_MM = (572.0, 366.0)
-GOLDEN_RAW = torch.tensor([[0.25, -0.5, -1.0, 0.3, 0.2]])
-GOLDEN_LOG_DENSITY = -0.720816  # at the network's (0.1, -0.2)
+ARENA_MM = (560.0, 360.0, 300.0)
+QUARTER_MM = 90.0
+BATCH = 3
+# Few cells, to be quick.
+OPTIONS = {"grid": [{"cell_mm": 80.0}], "mixture": [{}, {"background": True}]}
+CASES = [(kind, options) for kind in sorted(HEADS) for options in OPTIONS.get(kind, [{}])]
+CONSTANT_SPREAD = {"point", "gaussian-fixed"}
+
+every_head = pytest.mark.parametrize(
+    ("kind", "options"),
+    CASES,
+    ids=["-".join([kind, *options]) for kind, options in CASES],
+)
+every_number_of_keypoints = pytest.mark.parametrize("num_keypoints", [1, 2, 3])
+every_number_of_axes = pytest.mark.parametrize("num_axes", [2, 3])
 
 
-def make_head(num_keypoints=1, num_axes=2, min_sd_mm=1e-9):
-    config = GaussianFullConfig(min_sd_mm=min_sd_mm)
-    return GaussianFullHead(config, num_keypoints=num_keypoints, num_axes=num_axes)
+def make_setup(num_keypoints=1, num_axes=2, arena_mm=ARENA_MM):
+    keypoints = ("nose", "head", "tail")[:num_keypoints]
+    return RecordingSetup(4, 125_000.0, arena_mm[:num_axes], keypoints=keypoints, num_axes=num_axes)
 
 
-def mm_per_unit(scaling):
-    return LocationScale(scaling, RecordingSetup(4, 125_000.0, ARENA_MM)).mm_per_unit_D
+def make_head(kind, options, num_keypoints=1, num_axes=2, arena_mm=ARENA_MM):
+    config = TypeAdapter(HeadConfig).validate_python({"kind": kind, **options})
+    return build_head(config, make_setup(num_keypoints, num_axes, arena_mm))
 
 
-def read_golden(scaling):
-    """The golden raw numbers in mm, and their log density where it is known."""
-    units = mm_per_unit(scaling)
-    prediction = make_head()(GOLDEN_RAW, units)
-    location_mm = torch.tensor([0.1, -0.2]) * units
-    expected = GOLDEN_LOG_DENSITY - units.log().sum()
-    return prediction, prediction.log_density_BK(location_mm[None, None]), expected
+def units_of(num_axes):
+    return torch.tensor([280.0, 180.0, 150.0])[:num_axes]
 
 
-def test_vocalocators_golden_values():
-    prediction, log_density, expected = read_golden(LocationIsotropic())
-    torch.testing.assert_close(prediction.mean_mm_BKD, torch.tensor([[[71.5, -143.0]]]))
-    covariance = torch.tensor([[[[8026.877, 7687.066], [7687.066, 59467.79]]]])
-    torch.testing.assert_close(prediction.covariance_mm2_BKDD, covariance, rtol=1e-5, atol=0)
-    torch.testing.assert_close(log_density, expected.reshape(1, 1), rtol=0, atol=2e-5)
+def raw_outputs(head, batch=BATCH, scale=0.5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(batch, head.num_outputs, generator=generator)
 
 
-def test_gerbilizers_golden_values():
-    """Its mean is (357.5, 91.5) mm from the corner."""
-    prediction, log_density, expected = read_golden(LocationPerAxis())
-    corner_mm = torch.tensor(ARENA_MM) / 2
+def each_keypoint(density):
+    return density.marginals() if isinstance(density, JointDensity) else density
+
+
+@every_head
+@every_number_of_keypoints
+@every_number_of_axes
+def test_shapes_and_types(kind, options, num_keypoints, num_axes):
+    head = make_head(kind, options, num_keypoints, num_axes)
+    density = head(raw_outputs(head), units_of(num_axes))
+    shape = (BATCH, num_keypoints)
+    assert density.mean_mm_BKD.shape == (*shape, num_axes)
+    assert density.covariance_mm2_BKDD.shape == (*shape, num_axes, num_axes)
+    components = density.log_weights_BKM.shape[2]
+    assert density.means_mm_BKMD.shape == (*shape, components, num_axes)
+    assert density.scale_tril_mm_BKMDD.shape == (*shape, components, num_axes, num_axes)
+    log_density = density.log_density_BK(torch.zeros(*shape, num_axes))
+    assert log_density.shape == shape
+    assert log_density.dtype == density.covariance_mm2_BKDD.dtype == torch.float32
+    weight = density.log_weights_BKM.exp().sum(2)
+    if density.log_background_BK is not None:
+        weight = weight + density.log_background_BK.exp()
+    torch.testing.assert_close(weight, torch.ones(shape))
+    assert not list(head.parameters())
+    assert not head.state_dict()
+
+
+@every_head
+@every_number_of_keypoints
+@every_number_of_axes
+def test_events_do_not_depend_on_one_another(kind, options, num_keypoints, num_axes):
+    head, units = make_head(kind, options, num_keypoints, num_axes), units_of(num_axes)
+    raw = raw_outputs(head)
+    places = torch.full((BATCH, num_keypoints, num_axes), 20.0)
+    together, alone = head(raw, units), head(raw[1:2], units)
     torch.testing.assert_close(
-        prediction.mean_mm_BKD + corner_mm, torch.tensor([[[357.5, 91.5]]]), rtol=1e-6, atol=0
+        together.log_density_BK(places)[1:2], alone.log_density_BK(places[1:2])
     )
+
+
+@every_head
+@every_number_of_keypoints
+def test_density_integrates_to_one_over_the_plane(kind, options, num_keypoints):
+    head = make_head(kind, options, num_keypoints)
+    density = each_keypoint(head(raw_outputs(head, batch=1), units_of(2)))
+    step_mm = 20.0
+    axis = torch.arange(-1490.0, 1500.0, step_mm)
+    places = torch.cartesian_prod(axis, axis)[:, None, None]
+    mass = density.log_density_BK(places).double().exp().sum(0) * step_mm**2
+    torch.testing.assert_close(mass, torch.ones_like(mass), rtol=1e-3, atol=0)
+
+
+@every_head
+@every_number_of_keypoints
+@every_number_of_axes
+def test_draws_have_the_stated_moments(kind, options, num_keypoints, num_axes):
+    head = make_head(kind, options, num_keypoints, num_axes)
+    density = head(raw_outputs(head), units_of(num_axes))
+    num_draws = 2000
+    draws = density.sample(num_draws, torch.Generator().manual_seed(1))
+    covariance = density.covariance_mm2_BKDD
+    apart = draws - density.mean_mm_BKD
+    variance = covariance.diagonal(dim1=-2, dim2=-1)
+    assert (apart.mean(0).abs() < 6 * (variance / num_draws).sqrt()).all()
+    product = apart[..., :, None] * apart[..., None, :]
+    assert ((product.mean(0) - covariance).abs() < 6 * product.std(0) / num_draws**0.5).all()
+
+
+@every_head
+@every_number_of_keypoints
+@every_number_of_axes
+def test_gradient_leads_to_labels_far_outside(kind, options, num_keypoints, num_axes):
+    """Gerbilizer clamped the mean inside the likelihood: no gradient once it had left the arena."""
+    head, units = make_head(kind, options, num_keypoints, num_axes), units_of(num_axes)
+    raw = raw_outputs(head).requires_grad_()
+    places = torch.tensor([5000.0, -4000.0, 3000.0])[:num_axes].expand(BATCH, num_keypoints, -1)
+    loss = -head(raw, units).log_density_BK(places).sum()
+    loss.backward()
+    assert raw.grad.isfinite().all()
+    norm = raw.grad.norm(dim=1, keepdim=True)
+    assert (norm > 0).all()
+    step = raw.detach() - 1e-2 * raw.grad / norm
+    assert -head(step, units).log_density_BK(places).sum() < loss
+
+
+@every_head
+@every_number_of_keypoints
+@every_number_of_axes
+@pytest.mark.parametrize("scale", [0.5, 20.0])
+def test_covariance_is_positive_definite(kind, options, num_keypoints, num_axes, scale):
+    head = make_head(kind, options, num_keypoints, num_axes)
+    density = head(raw_outputs(head, batch=20, scale=scale), units_of(num_axes))
+    np.linalg.cholesky(density.covariance_mm2_BKDD.double().numpy())
+
+
+@every_head
+@every_number_of_keypoints
+@every_number_of_axes
+def test_first_density_is_wide_and_at_the_centre(kind, options, num_keypoints, num_axes):
+    head, units = make_head(kind, options, num_keypoints, num_axes), units_of(num_axes)
+    torch.manual_seed(0)
+    readout = nn.Linear(7, head.num_outputs)
+    weights = readout.weight.detach().clone()
+    head.initialize_readout(readout, QUARTER_MM / units)
+    factor = readout.weight.detach() / weights
+    assert ((factor > 0) & (factor < 0.5)).all()
+    density = head(readout(torch.zeros(1, 7)), units)
+    torch.testing.assert_close(
+        density.mean_mm_BKD[..., :2], torch.zeros(1, num_keypoints, 2), rtol=0, atol=1e-3
+    )
+    sd_mm = density.covariance_mm2_BKDD.diagonal(dim1=-2, dim2=-1).sqrt()
+    lowest_mm = 20.0 if kind in CONSTANT_SPREAD else 0.7 * QUARTER_MM
+    assert (sd_mm > lowest_mm).all()
+    assert (sd_mm < 3 * QUARTER_MM).all()
+    # What networks give at first stays near.
+    near = head(readout(torch.randn(20, 7)), units).mean_mm_BKD[..., :2]
+    assert (near.abs() < 1.5 * QUARTER_MM).all()
+
+
+@every_head
+def test_raw_outputs_of_half_precision_are_read_in_float32(kind, options):
+    head = make_head(kind, options, 2)
+    raw = raw_outputs(head).bfloat16()
+    half, full = head(raw, units_of(2)), head(raw.float(), units_of(2))
+    for name in ("log_weights_BKM", "means_mm_BKMD", "scale_tril_mm_BKMDD"):
+        assert getattr(half, name).dtype == torch.float32
+        torch.testing.assert_close(getattr(half, name), getattr(full, name), rtol=0, atol=0)
+
+
+@every_head
+@every_number_of_keypoints
+@every_number_of_axes
+def test_temperature(kind, options, num_keypoints, num_axes):
+    head = make_head(kind, options, num_keypoints, num_axes)
+    density = head(raw_outputs(head), units_of(num_axes))
+    places = torch.full((BATCH, num_keypoints, num_axes), 35.0)
+    same = density.tempered(1.0)
+    assert type(same) is type(density)
+    torch.testing.assert_close(same.log_density_BK(places), density.log_density_BK(places))
+    if density.is_gaussian:
+        warm = density.tempered(2.5)
+        torch.testing.assert_close(warm.mean_mm_BKD, density.mean_mm_BKD)
+        torch.testing.assert_close(warm.covariance_mm2_BKDD, 2.5 * density.covariance_mm2_BKDD)
+
+
+@every_head
+def test_a_head_moves_with_the_model(kind, options):
+    head = make_head(kind, options, 2).to("meta")
+    raw = torch.empty(BATCH, head.num_outputs, device="meta")
+    density = head(raw, units_of(2).to("meta"))
+    assert density.log_density_BK(torch.empty(BATCH, 2, 2, device="meta")).device.type == "meta"
+
+
+GOLDEN_ARENA_MM = (572.0, 366.0)
+GOLDEN_RAW = [0.25, -0.5, -1.0, 0.3, 0.2]
+# Log density at the network's (0.1, -0.2).
+GOLDEN = {
+    "gaussian-full": (5, -0.720816),
+    "gaussian-joint": (5, -0.720816),
+    "gaussian-diagonal": (4, -0.696043),
+    "gaussian-spherical": (3, -0.0896466),
+}
+SCALINGS = [LocationIsotropic(), LocationPerAxis(), LocationGain(gain=0.004)]
+
+
+def golden_units(scaling):
+    return LocationScale(scaling, make_setup(arena_mm=GOLDEN_ARENA_MM)).mm_per_unit_D
+
+
+def read_golden(kind, scaling):
+    units = golden_units(scaling)
+    head = make_head(kind, {"min_sd_mm": 1e-9}, arena_mm=GOLDEN_ARENA_MM)
+    return head(torch.tensor([GOLDEN_RAW[: head.num_outputs]]), units)
+
+
+@pytest.mark.parametrize("kind", GOLDEN)
+@pytest.mark.parametrize("scaling", SCALINGS, ids=lambda scaling: scaling.kind)
+def test_predecessors_golden_log_densities(kind, scaling):
+    num_outputs, golden = GOLDEN[kind]
+    assert make_head(kind, {}).num_outputs == num_outputs
+    units = golden_units(scaling)
+    place = (torch.tensor([0.1, -0.2]) * units)[None, None]
+    found = read_golden(kind, scaling).log_density_BK(place)
+    expected = golden - units.log().sum()
+    torch.testing.assert_close(found, expected.reshape(1, 1), rtol=0, atol=2e-5)
+
+
+def test_vocalocators_golden_moments():
+    density = read_golden("gaussian-full", LocationIsotropic())
+    torch.testing.assert_close(density.mean_mm_BKD, torch.tensor([[[71.5, -143.0]]]))
+    covariance = torch.tensor([[[[8026.877, 7687.066], [7687.066, 59467.79]]]])
+    torch.testing.assert_close(density.covariance_mm2_BKDD, covariance, rtol=1e-5, atol=0)
+
+
+def test_gerbilizers_golden_moments():
+    """Its mean is (357.5, 91.5) mm from the corner."""
+    density = read_golden("gaussian-full", LocationPerAxis())
+    from_corner = density.mean_mm_BKD + torch.tensor(GOLDEN_ARENA_MM) / 2
+    torch.testing.assert_close(from_corner, torch.tensor([[[357.5, 91.5]]]), rtol=1e-6, atol=0)
     covariance = torch.tensor([[[[8026.877, 4918.647], [4918.647, 24347.363]]]])
-    torch.testing.assert_close(prediction.covariance_mm2_BKDD, covariance, rtol=1e-5, atol=0)
-    torch.testing.assert_close(log_density, expected.reshape(1, 1), rtol=0, atol=2e-5)
+    torch.testing.assert_close(density.covariance_mm2_BKDD, covariance, rtol=1e-5, atol=0)
 
 
 def test_location_gain_is_units_over_millimetres():
-    torch.testing.assert_close(mm_per_unit(LocationGain(gain=0.004)), torch.full((2,), 250.0))
-
-
-@pytest.mark.parametrize("num_axes", [2, 3])
-def test_log_density_is_that_of_a_multivariate_normal(num_axes):
-    generator = torch.Generator().manual_seed(num_axes)
-    head = make_head(num_keypoints=3, num_axes=num_axes, min_sd_mm=1.0)
-    raw_BO = torch.randn(20, head.num_outputs, generator=generator)
-    units = torch.tensor([286.0, 183.0, 150.0])[:num_axes]
-    prediction = head(raw_BO, units)
-    locations = (torch.rand(20, 3, num_axes, generator=generator) - 0.5) * 600
-    expected = torch.distributions.MultivariateNormal(
-        prediction.mean_mm_BKD.double(), scale_tril=prediction.scale_tril_mm_BKDD.double()
-    ).log_prob(locations.double())
-    torch.testing.assert_close(
-        prediction.log_density_BK(locations), expected.float(), rtol=1e-4, atol=1e-4
-    )
-
-
-def test_lower_triangle_is_read_row_by_row():
-    head = make_head(num_axes=3)
-    raw = torch.tensor([[0.0, 0, 0, 1, 2, 3, 4, 5, 6]])
-    tril = head(raw, torch.ones(3)).scale_tril_mm_BKDD[0, 0]
-
-    def softplus(value):
-        return math.log1p(math.exp(value))
-
-    expected = [[softplus(1), 0, 0], [2, softplus(3), 0], [4, 5, softplus(6)]]
-    torch.testing.assert_close(tril, torch.tensor(expected))
-
-
-def test_covariance_scales_with_the_units_of_both_axes():
-    """S = A L (A L)^T, so a rotation of network units does not mix axes of different size."""
-    raw = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
-    units = torch.tensor([286.0, 183.0])
-    in_units = make_head()(raw, torch.ones(2)).covariance_mm2_BKDD
-    in_mm = make_head()(raw, units).covariance_mm2_BKDD
-    torch.testing.assert_close(in_mm, in_units * units[:, None] * units[None, :])
-
-
-@pytest.mark.parametrize("raw_sd", [-1e4, -50.0, 0.0])
-def test_standard_deviation_is_at_least_the_smallest(raw_sd):
-    raw = torch.tensor([[0.0, 0.0, raw_sd, 0.0, raw_sd]], requires_grad=True)
-    prediction = make_head(min_sd_mm=1.0)(raw, torch.full((2,), 286.0))
-    sd_mm = prediction.covariance_mm2_BKDD.diagonal(dim1=-2, dim2=-1).sqrt()
-    assert (sd_mm >= 1.0).all()
-    assert prediction.log_density_BK(torch.zeros(1, 1, 2)).isfinite().all()
-
-
-@pytest.mark.parametrize("num_axes", [2, 3])
-@pytest.mark.parametrize("size_mm", [1e2, 1e5, 1e12])
-def test_covariance_is_positive_definite_however_narrow(num_axes, size_mm):
-    """A network that diverges states needles; rounding to float32 would leave them no width at all."""
-    generator = torch.Generator().manual_seed(0)
-    raw = torch.randn(500, make_head(num_axes=num_axes).num_outputs, generator=generator)
-    diagonal = num_axes + torch.tensor([0, 2, 5][:num_axes])
-    raw[:, diagonal] = -100.0
-    head = make_head(num_axes=num_axes, min_sd_mm=1.0)
-    prediction = head(raw, torch.full((num_axes,), size_mm))
-    np.linalg.cholesky(prediction.covariance_mm2_BKDD.double().numpy())
-    prediction = head(raw.clamp_min(0.0), torch.full((num_axes,), 286.0))
-    exact = prediction.scale_tril_mm_BKDD.double()
-    torch.testing.assert_close(
-        prediction.covariance_mm2_BKDD.double(), exact @ exact.mT, rtol=1e-5, atol=1e-2
-    )
-
-
-@pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("side", [-1.0, 1.0])
-def test_gradient_outside_the_arena_points_back(axis, side):
-    """Gerbilizer clamped the mean inside the likelihood: no gradient once it had left the arena."""
-    raw = torch.zeros(1, 5)
-    raw[0, axis] = 5.0 * side
-    raw.requires_grad_()
-    prediction = make_head()(raw, torch.full((2,), 286.0))
-    (-prediction.log_density_BK(torch.zeros(1, 1, 2))).sum().backward()
-    assert raw.grad[0, axis] * side > 0.1
-
-
-def test_first_output_is_the_wanted_standard_deviation_at_the_centre():
-    head = make_head(num_keypoints=2, num_axes=3, min_sd_mm=1e-9)
-    readout = nn.Linear(7, head.num_outputs)
-    weights = readout.weight.detach().clone()
-    units = torch.tensor([286.0, 183.0, 1.0])
-    head.initialize_readout(readout, 91.5 / units)
-    prediction = head(readout(torch.zeros(4, 7)), units)
-    torch.testing.assert_close(prediction.mean_mm_BKD, torch.zeros(4, 2, 3))
-    sd = torch.diag_embed(torch.full((4, 2, 3), 91.5))
-    torch.testing.assert_close(prediction.scale_tril_mm_BKDD, sd)
-    factor = readout.weight.detach() / weights
-    assert (factor > 0).all()
-    assert (factor < 91.5 / 286.0).all()
-
-
-def test_density_integrates_to_one_over_the_plane():
-    prediction = GaussianPrediction(
-        torch.tensor([[[10.0, -20.0]]]), torch.tensor([[[[30.0, 0.0], [15.0, 20.0]]]])
-    )
-    axis_mm = torch.arange(-250.0, 250.0, 2.0)
-    grid_mm = torch.cartesian_prod(axis_mm, axis_mm)[:, None]
-    mass = prediction.log_density_BK(grid_mm).exp().sum() * 2.0**2
-    torch.testing.assert_close(mass, torch.tensor(1.0), rtol=1e-4, atol=0)
-
-
-def test_raw_outputs_of_half_precision_are_read_in_float32():
-    prediction = make_head()(GOLDEN_RAW.bfloat16(), torch.full((2,), 286.0))
-    assert prediction.mean_mm_BKD.dtype == torch.float32
-    assert prediction.scale_tril_mm_BKDD.dtype == torch.float32
+    torch.testing.assert_close(golden_units(LocationGain(gain=0.004)), torch.full((2,), 250.0))
