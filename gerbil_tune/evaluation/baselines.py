@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.geometry import RecordingSetup, longest_path_mm, microphone_pairs
+from gerbil_tune.models.features.maps import path_differences_mm
 from gerbil_tune.units import distance_to_delay_s
 
 _LAGS_PER_SAMPLE = 8
@@ -226,10 +227,7 @@ class _Beamformer:
         """Where the lag of each pair lies on the lag axis for sources at (..., 2) mm: (..., P)."""
         heights_mm = torch.full_like(points_mm[..., :1], self.source_height_mm)
         sources_mm = torch.cat([points_mm, heights_mm], dim=-1)
-        distances_mm = torch.linalg.vector_norm(
-            sources_mm[..., None, :] - self.microphones_mm_C3, dim=-1
-        )
-        paths_mm = distances_mm[..., self.first_P] - distances_mm[..., self.second_P]
+        paths_mm = path_differences_mm(sources_mm, self.microphones_mm_C3)
         positions: torch.Tensor = paths_mm * self.lags_per_mm + self.max_lag
         return positions
 

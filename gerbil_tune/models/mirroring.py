@@ -3,17 +3,16 @@
 Mirroring acts on features, which costs a permutation, rather than on audio, which would have to be
 transformed anew. It is exact for a box whose opposite walls are alike, and close for most arenas.
 
-Letters: B batch, R chosen rows of it, C microphones, T samples, P pairs, L lags, K keypoints, D axes.
+Letters: B batch, R chosen rows of it, C microphones, T samples, F planes, P pairs, L lags, Y rows and X
+columns of a map, K keypoints, D axes.
 """
-
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from gerbil_tune.errors import ConfigError
 from gerbil_tune.geometry import RecordingSetup, microphone_pairs, mirror_permutation
-from gerbil_tune.models.features import Features
+from gerbil_tune.models.features.features import Features
 
 
 class Mirror:
@@ -35,16 +34,27 @@ class Mirror:
 
     def mirror_features(self, features: Features) -> Features:
         """Return the mirror image of every event."""
-        audio_BCT, gcc_BPL = features.audio_BCT, features.gcc_BPL
-        if audio_BCT is not None:
-            audio_BCT = audio_BCT[:, self.order]
-        if gcc_BPL is not None:
-            repeats = gcc_BPL.shape[1] // len(self.planes)  # envelopes follow the correlations
-            planes = [p + r * len(self.planes) for r in range(repeats) for p in self.planes]
-            is_reversed_P = torch.tensor(self.reversed * repeats, device=gcc_BPL.device)
-            image_BPL = gcc_BPL[:, planes]
-            gcc_BPL = torch.where(is_reversed_P[:, None], image_BPL.flip(-1), image_BPL)
-        return replace(features, audio_BCT=audio_BCT, gcc_BPL=gcc_BPL)
+        waveform_BFT, gcc_BPL = features.waveform_BFT, features.gcc_BPL
+        maps_BFYX = features.maps_BFYX
+        return Features(
+            features.lengths_B,
+            None if waveform_BFT is None else self._mirror_waveform(waveform_BFT),
+            None if gcc_BPL is None else self._mirror_gcc(gcc_BPL),
+            # Rows are y, columns x, and the grid is centred on the arena.
+            None if maps_BFYX is None else maps_BFYX.flip(3 if self.axis == 0 else 2),
+        )
+
+    def _mirror_waveform(self, waveform_BFT: Tensor) -> Tensor:
+        kinds = waveform_BFT.shape[1] // len(self.order)
+        planes = [c + kind * len(self.order) for kind in range(kinds) for c in self.order]
+        return waveform_BFT[:, planes]
+
+    def _mirror_gcc(self, gcc_BPL: Tensor) -> Tensor:
+        repeats = gcc_BPL.shape[1] // len(self.planes)  # envelopes follow the correlations
+        planes = [p + r * len(self.planes) for r in range(repeats) for p in self.planes]
+        is_reversed_P = torch.tensor(self.reversed * repeats, device=gcc_BPL.device)
+        image_BPL = gcc_BPL[:, planes]
+        return torch.where(is_reversed_P[:, None], image_BPL.flip(-1), image_BPL)
 
     def mirror_locations(self, locations_mm_BKD: Tensor) -> Tensor:
         """Return mirrored locations, (B, K, D) mm."""
@@ -92,22 +102,8 @@ class MirrorAugmentation:
             rows_R = mirrored_B2[:, mirror.axis].nonzero()[:, 0]
             if len(rows_R):
                 rows_R = rows_R.to(locations_mm_BKD.device)
-                features = _mirror_rows(mirror, features, rows_R)
+                image = mirror.mirror_features(features.rows(rows_R))
+                features = features.with_rows(rows_R, image)
                 image_RKD = mirror.mirror_locations(locations_mm_BKD[rows_R])
                 locations_mm_BKD = locations_mm_BKD.index_copy(0, rows_R, image_RKD)
         return features, locations_mm_BKD
-
-
-def _mirror_rows(mirror: Mirror, features: Features, rows_R: Tensor) -> Features:
-    audio_BCT, gcc_BPL = features.audio_BCT, features.gcc_BPL
-    chosen = Features(
-        None if audio_BCT is None else audio_BCT[rows_R],
-        features.lengths_B[rows_R],
-        None if gcc_BPL is None else gcc_BPL[rows_R],
-    )
-    image = mirror.mirror_features(chosen)
-    if audio_BCT is not None and image.audio_BCT is not None:
-        audio_BCT = audio_BCT.index_copy(0, rows_R, image.audio_BCT)
-    if gcc_BPL is not None and image.gcc_BPL is not None:
-        gcc_BPL = gcc_BPL.index_copy(0, rows_R, image.gcc_BPL)
-    return replace(features, audio_BCT=audio_BCT, gcc_BPL=gcc_BPL)

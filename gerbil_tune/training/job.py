@@ -19,6 +19,8 @@ class TrainingJob:
         run_dir: Folder of checkpoints, weights and the history of metrics.
         metric: Validation metric whose lowest value marks the best weights.
         stop_file: Training writes a checkpoint and ends when this file appears; None: it never does.
+        feature_cache: Folder of features that several runs see alike, computed once for all; None: each run
+            computes its own.
     """
 
     config: ExperimentConfig
@@ -27,3 +29,4 @@ class TrainingJob:
     run_dir: Path
     metric: str = "val_error_median_mm"
     stop_file: Path | None = None
+    feature_cache: Path | None = None

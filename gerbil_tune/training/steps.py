@@ -4,6 +4,7 @@ Letters: B batch, N events, K keypoints, D axes.
 """
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,10 +19,10 @@ from gerbil_tune.data.events import EventSet
 from gerbil_tune.data.shards import evaluation_shard, training_schedule
 from gerbil_tune.data.sources import open_sounds
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.models.features import Features
+from gerbil_tune.models.features.features import Features
 from gerbil_tune.models.localizer import Localizer
 from gerbil_tune.models.mirroring import MirrorAugmentation
-from gerbil_tune.training.feature_bank import FeatureBank, features_are_constant
+from gerbil_tune.training.feature_bank import FeatureBank, feature_key, features_are_constant
 from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.session import TrainingSession
 
@@ -53,10 +54,22 @@ def make_training_steps(
     events: EventSet,
     model: Localizer,
     session: TrainingSession,
+    *,
+    feature_cache: Path | None = None,
 ) -> TrainingSteps:
-    """Keep features in memory where they are constant and fit, else stream audio."""
-    if features_are_constant(config, model, events) and FeatureBank.fits(model, events):
-        return BankedSteps(config, setup, events, model, session)
+    """Keep features in memory or a cache where they are constant and fit, else stream audio.
+
+    Args:
+        config: The experiment.
+        setup: The recording site.
+        events: The training set.
+        model: Whose extractor computes the features.
+        session: Which worker this is.
+        feature_cache: Folder of features that several runs see alike; None: there is none.
+    """
+    extractor = model.extractor
+    if features_are_constant(config, extractor, events) and FeatureBank.fits(extractor, events):
+        return BankedSteps(config, setup, events, model, session, feature_cache=feature_cache)
     return StreamedSteps(config, setup, events, model, session)
 
 
@@ -110,7 +123,7 @@ class StreamedSteps:
                 batch, seed=self._seed, epoch=epoch, max_samples=self._crop_length
             )
             batch = self._augmenter(batch, epoch)
-        features = self._model.extract_features(
+        features = self._model.extractor(
             batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC, may_overwrite=True
         )
         assert batch.locations_BKD_mm is not None
@@ -130,14 +143,22 @@ class BankedSteps:
         events: EventSet,
         model: Localizer,
         session: TrainingSession,
+        *,
+        feature_cache: Path | None = None,
     ) -> None:
         self._config = config
         self._session = session
         self._num_events = len(events)
         self._draws = EventDraws(len(events), setup.num_microphones, seed=config.training.seed)
         self._mirror = MirrorAugmentation(config.augmentation.mirror_prob, setup)
-        self._bank = FeatureBank(
-            model, events, crop_length=config.data.crop_length, device=session.device
+        self._bank = _open_bank(
+            model,
+            events,
+            config=config,
+            setup=setup,
+            crop_length=config.data.crop_length,
+            device=session.device,
+            feature_cache=feature_cache,
         )
         self.num_steps = len(self._schedule(0))
 
@@ -175,22 +196,27 @@ class ValidationSet:
         self._events = job.splits.validation
         self._seed = job.config.training.seed
         self._sounds = open_sounds(self._events, job.config.data, job.setup.sample_rate_hz)
-        self._bank: FeatureBank | None = None
         self._banked_N = evaluation_shard(
             len(self._events), world_size=session.world_size, rank=session.rank
         )
-        fits = FeatureBank.fits(model, self._events)
-        if fits and self._sounds is None and not model.network.uses_audio:
-            self._bank = FeatureBank(
+        self._bank: FeatureBank | None = None
+        extractor = model.extractor
+        fits = FeatureBank.fits(extractor, self._events)
+        if fits and self._sounds is None and "waveform" not in extractor.uses:
+            self._bank = _open_bank(
                 model,
                 self._events.subset(self._banked_N),
+                config=job.config,
+                setup=job.setup,
                 crop_length=self._crop_length,
                 device=session.device,
+                feature_cache=job.feature_cache,
             )
 
     def batches(self) -> Iterator[ValidationInput]:
         """What is to be predicted; in the same order each time, but for each model and rank in its own."""
         if self._bank is not None:
+            self._bank.fill(self._session.stop_requested)
             for rows_B, features, locations_BKD in self._bank.batches(self._batch):
                 yield features, locations_BKD, self._banked_N[rows_B]
             return
@@ -200,7 +226,7 @@ class ValidationSet:
         for on_host in read_ahead(iter(batches), self._session.device):
             batch = self._render(on_host)
             assert batch.locations_BKD_mm is not None
-            features = self._model.extract_features(
+            features = self._model.extractor(
                 batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC, may_overwrite=True
             )
             yield features, batch.locations_BKD_mm, on_host.indices_B.numpy()
@@ -231,6 +257,27 @@ class ValidationSet:
         return self._sounds.render(
             batch, seed=self._seed, epoch=None, max_samples=self._crop_length
         )
+
+
+def _open_bank(
+    model: Localizer,
+    events: EventSet,
+    *,
+    config: ExperimentConfig,
+    setup: RecordingSetup,
+    crop_length: int,
+    device: torch.device,
+    feature_cache: Path | None,
+) -> FeatureBank:
+    """Bank of a set of events, in the cache where there is one."""
+    cache_file = None
+    if feature_cache is not None:
+        key = feature_key(config, setup, events.fingerprint(), crop_length)
+        # Another kind of processor computes other last bits, and a run that goes on must find its own.
+        cache_file = feature_cache / f"{key}-{device.type}.npy"
+    return FeatureBank(
+        model.extractor, events, crop_length=crop_length, device=device, cache_file=cache_file
+    )
 
 
 def samples_to_read(events: EventSet, crop_length: int) -> int:

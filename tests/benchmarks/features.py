@@ -1,11 +1,12 @@
-"""Events a second of the cross-correlation feature, beside the simple way and the transforms alone.
+"""Events a second of correlations and maps, beside the simple way and the transforms alone.
 
-64 events of 16384 samples from 4 microphones, in one batch on the CPU. The simple way is
-``scipy.signal.correlate`` for each pair of each event; the floor is the forward transform of the same
-windows, without which there is no correlation, at the same number of threads.
+64 events of 16384 samples, in one batch on the CPU. The simple way is ``scipy.signal.correlate`` for each
+pair of each event; the floor is the forward transform of the same windows, without which there is no
+correlation, at the same number of threads. Maps are compared with the correlations of the same microphones.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +15,24 @@ import numpy as np
 import torch
 from scipy.signal import correlate
 
-from gerbil_tune.config.schema import GccConfig
+from gerbil_tune.config.features import GccConfig, MapsConfig
 from gerbil_tune.geometry import RecordingSetup, microphone_pairs
-from gerbil_tune.models.features import GeneralizedCrossCorrelation
+from gerbil_tune.models.features.gcc import GeneralizedCrossCorrelation
+from gerbil_tune.models.features.maps import SteeredResponse
 
-NUM_EVENTS, NUM_MICROPHONES, NUM_SAMPLES = 64, 4, 16384
-SETUP = RecordingSetup(NUM_MICROPHONES, 125_000.0, (572.0, 356.0))
+NUM_EVENTS, NUM_SAMPLES = 64, 16384
+
+
+def make_setup(num_microphones: int) -> RecordingSetup:
+    """Microphones on a ring around the arena."""
+    angles = [2 * math.pi * i / num_microphones for i in range(num_microphones)]
+    ring_mm = tuple((286 * math.cos(a), 178 * math.sin(a), 100.0) for a in angles)
+    return RecordingSetup(num_microphones, 125_000.0, (572.0, 356.0), ring_mm)
+
+
+def make_audio(num_microphones: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(NUM_EVENTS, num_microphones, NUM_SAMPLES, generator=generator)
 
 
 def correlate_one_by_one(audio_BCT: np.ndarray, max_lag: int) -> np.ndarray:
@@ -40,11 +53,11 @@ def correlate_one_by_one(audio_BCT: np.ndarray, max_lag: int) -> np.ndarray:
 
 def transform_windows(gcc: GeneralizedCrossCorrelation, audio_BCT: torch.Tensor) -> torch.Tensor:
     """Transform as many windows as the feature does, already cut, weighted and padded."""
-    length, hop = gcc.config.window_length, gcc.hop_length
+    length, hop = gcc.config.window_length, gcc.spectra.hop_length
     num_windows = -(-NUM_SAMPLES // hop) + 1
     padded_BCT = torch.nn.functional.pad(audio_BCT, (0, num_windows * hop + length - NUM_SAMPLES))
-    windows = padded_BCT.unfold(2, length, hop)[:, :, :num_windows] * gcc.window_N
-    return torch.nn.functional.pad(windows, (0, gcc.fft_length - length)).contiguous()
+    windows = padded_BCT.unfold(2, length, hop)[:, :, :num_windows] * gcc.spectra.window_N
+    return torch.nn.functional.pad(windows, (0, gcc.spectra.fft_length - length)).contiguous()
 
 
 def best_rate(work: Callable[[], Any], repeats: int) -> float:
@@ -58,8 +71,9 @@ def best_rate(work: Callable[[], Any], repeats: int) -> float:
 
 
 @torch.inference_mode()
-def measure(name: str, config: GccConfig, audio_BCT: torch.Tensor, repeats: int) -> None:
-    gcc = GeneralizedCrossCorrelation(config, SETUP)
+def measure_correlations(name: str, config: GccConfig, repeats: int) -> None:
+    gcc = GeneralizedCrossCorrelation(config, make_setup(4))
+    audio_BCT = make_audio(4)
     windows = transform_windows(gcc, audio_BCT)
     ours = best_rate(lambda: gcc(audio_BCT), repeats)
     floor = best_rate(lambda: torch.fft.rfft(windows), repeats)
@@ -70,21 +84,36 @@ def measure(name: str, config: GccConfig, audio_BCT: torch.Tensor, repeats: int)
     )
 
 
+@torch.inference_mode()
+def measure_maps(num_microphones: int, repeats: int) -> None:
+    setup, audio_BCT = make_setup(num_microphones), make_audio(num_microphones)
+    gcc, maps = (
+        GeneralizedCrossCorrelation(GccConfig(), setup),
+        SteeredResponse(MapsConfig(), setup),
+    )
+    correlations = best_rate(lambda: gcc(audio_BCT), repeats)
+    ours = best_rate(lambda: maps(audio_BCT), repeats)
+    print(
+        f"maps, {num_microphones:2d} microphones   {ours:8,.0f} events/s   {1e3 / ours:6.2f} ms an event   "
+        f"correlations {correlations:8,.0f} (x{ours / correlations:.2f})"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=6)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    generator = torch.Generator().manual_seed(0)
-    audio_BCT = torch.randn(NUM_EVENTS, NUM_MICROPHONES, NUM_SAMPLES, generator=generator)
     print(f"{NUM_EVENTS} events, {NUM_SAMPLES} samples, {arguments.threads} threads")
     for name, config in {
         "default": GccConfig(),
         "plain": GccConfig(exponent=0.0),
         "coherence and envelope": GccConfig(coherence_exponent=1.0, envelope=True),
     }.items():
-        measure(name, config, audio_BCT, arguments.repeats)
+        measure_correlations(name, config, arguments.repeats)
+    for num_microphones in (4, 8, 24):
+        measure_maps(num_microphones, arguments.repeats)
 
 
 if __name__ == "__main__":

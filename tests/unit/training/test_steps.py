@@ -1,13 +1,16 @@
 """Letters: B batch, P pairs, L lags."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from gerbil_tune.config.augmentation import AugmentationConfig
 from gerbil_tune.data.events import open_events
+from gerbil_tune.models.features.extractor import FeatureExtractor
 from gerbil_tune.models.localizer import Localizer
-from gerbil_tune.training.feature_bank import FeatureBank, features_are_constant
+from gerbil_tune.training.feature_bank import features_are_constant
 from gerbil_tune.training.session import InProcessSession
 from gerbil_tune.training.steps import (
     BankedSteps,
@@ -32,8 +35,9 @@ def build(job):
     return Localizer(job.config, job.setup)
 
 
-def make_steps(kind, job, **place):
-    return kind(job.config, job.setup, job.splits.train, build(job), session(**place))
+def make_steps(kind, job, *, world_size=1, rank=0, **options):
+    place = session(world_size, rank)
+    return kind(job.config, job.setup, job.splits.train, build(job), place, **options)
 
 
 def kind_of_steps(job):
@@ -55,16 +59,31 @@ def test_features_from_memory_are_those_that_are_streamed(make_job, epoch, mirro
         assert torch.equal(places, expected_places)
 
 
-def test_features_in_memory_do_not_depend_on_what_was_asked_for_first(make_job):
-    """Else a run that goes on would not be the run that was never interrupted, bit for bit."""
-    job = make_job(**CONSTANT)
-    model, events = build(job), job.splits.train
-    banks = [FeatureBank(model, events, crop_length=1000, device=CPU) for _ in range(3)]
-    everything = np.arange(len(events))
-    banks[1].get(np.array([5, 140, 7]))
-    banks[2].get(everything[::-3].copy())
-    first, *others = [bank.get(everything)[0].gcc_BPL for bank in banks]
-    assert all(torch.equal(other, first) for other in others)
+@pytest.mark.parametrize("kind", ["gcc-net", "srp-net"])
+def test_features_from_the_cache_are_those_in_memory_and_are_computed_once(
+    make_job, tmp_path, kind
+):
+    model = {"kind": "srp-net", "num_channels": 4} if kind == "srp-net" else {}
+    job = make_job(**CONSTANT, model=model, features={"maps": {"cell_mm": 90.0}})
+    in_memory = make_steps(BankedSteps, job)
+    for _ in range(2):
+        cached = make_steps(BankedSteps, job, feature_cache=tmp_path / "cache")
+        cached.prepare(lambda: False)
+        for (found, _), (expected, _) in zip(cached.epoch(0), in_memory.epoch(0), strict=True):
+            name = "gcc_BPL" if kind == "gcc-net" else "maps_BFYX"
+            assert torch.equal(getattr(found, name), getattr(expected, name))
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+
+
+def test_validation_takes_features_from_the_cache(make_job, tmp_path):
+    job = make_job()
+    cached = dataclasses.replace(job, feature_cache=tmp_path / "cache")
+    model = build(job)
+    expected = [features.gcc_BPL for features, *_ in ValidationSet(model, job, session()).batches()]
+    for _ in range(2):
+        found = [f.gcc_BPL for f, *_ in ValidationSet(model, cached, session()).batches()]
+        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -80,13 +99,15 @@ def test_features_in_memory_do_not_depend_on_what_was_asked_for_first(make_job):
         ({"augmentation": {"shift_prob": 0.1}}, StreamedSteps),
         ({"data": {"crop_length": 700}}, StreamedSteps),
         ({"model": {"kind": "corrnet"}}, StreamedSteps),
+        ({"model": {"kind": "srp-net"}}, BankedSteps),
     ],
 )
 def test_features_are_kept_where_they_never_change(make_job, sections, expected):
     changed = {key: {**CONSTANT.get(key, {}), **value} for key, value in sections.items()}
     job = make_job(**{**CONSTANT, **changed})
     assert kind_of_steps(job) is expected
-    assert features_are_constant(job.config, build(job), job.splits.train) == (
+    extractor = build(job).extractor
+    assert features_are_constant(job.config, extractor, job.splits.train) == (
         expected is BankedSteps
     )
 
@@ -98,11 +119,13 @@ def test_no_augmentation_is_forgotten():
     assert {name.removesuffix("_prob") for name in names} == known
 
 
-def test_polarity_does_not_change_correlations(make_job):
-    model = build(make_job())
+def test_polarity_changes_neither_correlations_nor_maps(make_job):
+    job = make_job()
+    extractor = FeatureExtractor(job.config, job.setup, frozenset({"gcc", "maps"}))
     audio_BTC, lengths_B = torch.randn(2, 600, 4), torch.tensor([600, 600])
-    before = model.extract_features(audio_BTC, lengths_B).gcc_BPL
-    torch.testing.assert_close(model.extract_features(-audio_BTC, lengths_B).gcc_BPL, before)
+    before, after = extractor(audio_BTC, lengths_B), extractor(-audio_BTC, lengths_B)
+    torch.testing.assert_close(after.gcc_BPL, before.gcc_BPL)
+    torch.testing.assert_close(after.maps_BFYX, before.maps_BFYX)
 
 
 def everything(kind):
@@ -175,8 +198,6 @@ def test_validation_events_have_one_worker_each(make_job, kind, world_size):
 
 
 def test_more_workers_than_validation_events(make_job, easy_splits, make_event_file):
-    import dataclasses
-
     job = make_job()
     few = open_events(make_event_file(num_events=2))
     job = dataclasses.replace(job, splits=dataclasses.replace(easy_splits, validation=few))

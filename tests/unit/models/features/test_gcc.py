@@ -8,13 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gerbil_tune.config.schema import GccConfig
+from gerbil_tune.config.features import GccConfig
+from gerbil_tune.errors import ConfigError
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.models.features import (
-    GeneralizedCrossCorrelation,
-    fast_fft_length,
-    max_lag_samples,
-)
+from gerbil_tune.models.features.gcc import GeneralizedCrossCorrelation, max_lag_samples
+from gerbil_tune.models.features.spectra import fast_fft_length
+from tests.unit.models.features.signals import delayed, noise
 
 RATE_HZ = 50_000.0
 ARENA_MM = (572.0, 356.0)
@@ -32,30 +31,14 @@ def make_gcc(num_microphones=2, *, max_lag=100, **config):
     )
 
 
-def noise(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def delayed(delays, num_samples=6000, seed=0):
-    """The same noise at each microphone, later by its delay in samples: (1, C, T); fractions allowed."""
-    source = noise(num_samples + 400, seed=seed).double()
-    spectrum = torch.fft.rfft(source)
-    frequency = torch.arange(len(spectrum)) / len(source)
-    rows = [
-        torch.fft.irfft(spectrum * torch.exp(-2j * math.pi * frequency * delay), n=len(source))
-        for delay in delays
-    ]
-    return torch.stack(rows)[None, :, 200 : 200 + num_samples].float()
-
-
 def lag_of_peak(gcc, gcc_BPL):
     return gcc_BPL[0].argmax(-1) - gcc.max_lag
 
 
 def windowed_correlation(gcc, audio_CT, first, second):
     """Sum over the module's windows of numpy's direct linear correlation."""
-    length, hop = gcc.config.window_length, gcc.hop_length
-    window = gcc.window_N.double().numpy()
+    length, hop = gcc.config.window_length, gcc.spectra.hop_length
+    window = gcc.spectra.window_N.double().numpy()
     padded = np.pad(audio_CT.double().numpy(), ((0, 0), (length, 2 * length)))
     total = np.zeros(2 * length - 1)
     # The module's windows begin at multiples of the hop, counted from the event's first sample.
@@ -82,12 +65,26 @@ def test_microphone_that_hears_later_comes_first_gives_a_positive_lag():
     assert lag_of_peak(gcc, gcc_BPL).tolist() == [12, -18, -30]  # pairs (0,1), (0,2), (1,2)
 
 
+def top_of_parabola(gcc_L, place):
+    """Where the parabola through a peak and its neighbours is highest, in samples from the peak."""
+    before, peak, after = gcc_L[place - 1 : place + 2].tolist()
+    return 0.5 * (before - after) / (before - 2 * peak + after)
+
+
 @settings(max_examples=20, deadline=None)
-@given(lag=st.floats(-90.0, 90.0))
-def test_fractional_lag_is_found_within_half_a_sample(lag):
+@given(lag=st.floats(-90.0, 90.0), exponent=st.sampled_from([0.0, 0.75, 1.0]))
+def test_fractional_lag_is_found_within_a_fifth_of_a_sample(lag, exponent):
+    gcc = make_gcc(exponent=exponent)
+    gcc_BPL = gcc(delayed([lag, 0.0]))
+    place = lag_of_peak(gcc, gcc_BPL).item()
+    found = place + top_of_parabola(gcc_BPL[0, 0], place + gcc.max_lag)
+    assert found == pytest.approx(lag, abs=0.2)
+
+
+def test_two_swapped_microphones_mirror_the_lags():
     gcc = make_gcc(exponent=0.75)
-    found = lag_of_peak(gcc, gcc(delayed([lag, 0.0]))).item()
-    assert abs(found - lag) <= 0.5 + 1e-3
+    audio_BCT = delayed([31.4, 0])
+    torch.testing.assert_close(gcc(audio_BCT.flip(1)), gcc(audio_BCT).flip(2))
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0])
@@ -130,7 +127,7 @@ def test_burst_inside_one_window_is_numpys_correlation_of_the_windowed_burst():
 
 def circular(gcc, gcc_PL):
     """All lags of the transform in its own order, from a correlation as wide as the transform."""
-    half = gcc.fft_length // 2
+    half = gcc.spectra.fft_length // 2
     assert gcc.max_lag >= half
     middle = gcc_PL[..., gcc.max_lag - half : gcc.max_lag + half]
     return torch.fft.ifftshift(middle, dim=-1).double()
@@ -142,7 +139,7 @@ def test_phat_has_a_flat_spectrum_inside_the_band_and_none_outside():
     )
     coloured = torch.cumsum(noise(1, 2, 4000), dim=2)
     magnitude_F = torch.fft.rfft(circular(gcc, gcc(coloured)[0, 0])).abs()
-    frequency_F = torch.fft.rfftfreq(gcc.fft_length, 1 / RATE_HZ)
+    frequency_F = torch.fft.rfftfreq(gcc.spectra.fft_length, 1 / RATE_HZ)
     inside_F = (frequency_F >= 5000) & (frequency_F <= 15_000)
     level = magnitude_F[inside_F].mean()
     torch.testing.assert_close(magnitude_F, inside_F * level, rtol=1e-3, atol=1e-3 * level.item())
@@ -271,3 +268,21 @@ def test_fast_length_has_small_factors_and_is_the_smallest(at_least):
     assert length % 2 == 0
     assert is_fast(length)
     assert not any(is_fast(n) for n in range(at_least + at_least % 2, length, 2))
+
+
+def test_a_lag_that_is_not_kept_does_not_come_back_from_the_other_side():
+    """In a circular correlation of 512 samples a lag of 450 would be one of -62."""
+    audio_BCT = torch.zeros(1, 2, 3000)
+    audio_BCT[0, 0, 1250], audio_BCT[0, 1, 800] = 1.0, 1.0  # in one window
+
+    def highest(max_lag):
+        spectra = make_gcc(exponent=0.0, window_length=512, max_lag=max_lag).spectra
+        return spectra.lags(spectra(audio_BCT)).abs().max()
+
+    assert highest(120) < 1e-6
+    assert highest(460) > 1e-3
+
+
+def test_one_microphone_is_refused():
+    with pytest.raises(ConfigError, match="has 1 microphone; localization needs two"):
+        make_gcc(1)
