@@ -7,7 +7,7 @@ positions are zeroed after each layer, an event gives the same output however fa
 import torch
 from torch import Tensor, nn
 
-from gerbil_tune.config.schema import ConvStackConfig
+from gerbil_tune.config.architectures import ConvStackConfig
 from gerbil_tune.models.batch_norm import MaskedBatchNorm
 from gerbil_tune.models.scaling import time_mask
 
@@ -41,11 +41,42 @@ def normalized(norm: nn.Module, x_BCT: Tensor, mask_B1T: Tensor) -> Tensor:
     return y_BCT * mask_B1T
 
 
-class GatedConv1d(nn.Module):
+class SameConv1d(nn.Module):
+    """A convolution whose time axis becomes ceil(T / stride), and that of the mask with it.
+
+    Output j stands at input ``j * stride``, so that an event of L samples has ceil(L / stride) outputs,
+    however far it is padded. The padding of the output is not zeroed.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        total = dilation * (kernel_size - 1)
+        self.padding = (total // 2, total - total // 2)
+        self.stride = stride
+        self.conv = nn.Conv1d(
+            in_channels, out_channels, kernel_size, stride=stride, dilation=dilation, bias=bias
+        )
+
+    def forward(self, x_BCT: Tensor, mask_B1T: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the output and its mask."""
+        y_BCT: Tensor = self.conv(nn.functional.pad(x_BCT, self.padding))
+        return y_BCT, mask_B1T[:, :, :: self.stride]
+
+
+class GatedConv1d(SameConv1d):
     """``((1 - leak) tanh(f) + leak f) * sigmoid(g)`` with f and g from one convolution.
 
     The gate is WaveNet's (van den Oord et al. 2016, arXiv:1609.03499); the leak keeps a gradient where
-    tanh saturates. The time axis becomes ceil(T / stride).
+    tanh saturates.
     """
 
     def __init__(
@@ -58,22 +89,23 @@ class GatedConv1d(nn.Module):
         dilation: int = 1,
         leak: float = 0.0,
     ) -> None:
-        super().__init__()
-        total = dilation * (kernel_size - 1)
-        self.padding = (total // 2, total - total // 2)
-        self.stride = stride
-        self.leak = leak
-        self.conv = nn.Conv1d(
-            in_channels, 2 * out_channels, kernel_size, stride=stride, dilation=dilation
+        super().__init__(
+            in_channels,
+            2 * out_channels,
+            kernel_size=kernel_size,
+            stride=stride,
+            dilation=dilation,
         )
+        self.leak = leak
 
     def forward(self, x_BCT: Tensor, mask_B1T: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gated output and its mask."""
-        signal, gate = self.conv(nn.functional.pad(x_BCT, self.padding)).chunk(2, dim=1)
+        both_BCT, mask_B1T = super().forward(x_BCT, mask_B1T)
+        signal, gate = both_BCT.chunk(2, dim=1)
         activated = torch.tanh(signal)
         if self.leak:
             activated = (1.0 - self.leak) * activated + self.leak * signal
-        return activated * torch.sigmoid(gate), mask_B1T[:, :, :: self.stride]
+        return activated * torch.sigmoid(gate), mask_B1T
 
 
 def masked_mean(x_BCT: Tensor, mask_B1T: Tensor) -> Tensor:
@@ -84,12 +116,11 @@ def masked_mean(x_BCT: Tensor, mask_B1T: Tensor) -> Tensor:
 class ConvStack(nn.Module):
     """The gated stack of the predecessors' SimpleNetwork, ending in a mean over time."""
 
-    def __init__(self, config: ConvStackConfig, num_microphones: int) -> None:
+    def __init__(self, config: ConvStackConfig, in_channels: int) -> None:
         super().__init__()
         widths = [max(1, round(c * config.width_multiplier)) for c in config.channels]
         self.layers = nn.ModuleList()
         self.norms = nn.ModuleList()
-        in_channels = num_microphones
         for width, kernel_size, downsample, dilation in zip(
             widths, config.kernel_sizes, config.downsample, config.dilations, strict=True
         ):
@@ -107,10 +138,9 @@ class ConvStack(nn.Module):
             in_channels = width
         self.num_outputs = in_channels
 
-    def forward(self, audio_BCT: Tensor, lengths_B: Tensor) -> Tensor:
+    def forward(self, x_BCT: Tensor, lengths_B: Tensor) -> Tensor:
         """Return one vector an event, (B, num_outputs)."""
-        mask_B1T = time_mask(lengths_B, audio_BCT.shape[2])
-        x_BCT = audio_BCT
+        mask_B1T = time_mask(lengths_B, x_BCT.shape[2])
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x_BCT, mask_B1T = layer(x_BCT, mask_B1T)
             x_BCT = normalized(norm, x_BCT, mask_B1T)

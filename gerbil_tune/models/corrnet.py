@@ -1,14 +1,18 @@
-"""corrnet: raw audio beside correlation lags."""
+"""corrnet: channels over time beside correlation lags.
+
+Letters: B batch, H hidden.
+"""
 
 import torch
 from torch import Tensor, nn
 
-from gerbil_tune.config.schema import CorrNetConfig
+from gerbil_tune.config.architectures import CorrNetConfig
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.models.architecture import Architecture
+from gerbil_tune.models.architecture import Architecture, OutputShape
 from gerbil_tune.models.conv import ConvStack
-from gerbil_tune.models.features import Features
+from gerbil_tune.models.features.features import Features, InputShapes
 from gerbil_tune.models.lag_encoder import LagEncoder
+from gerbil_tune.models.windows import pooled_over_windows
 
 
 class CorrNet(Architecture):
@@ -18,29 +22,30 @@ class CorrNet(Architecture):
     this one is centred on it and as wide as the arena allows.
     """
 
-    uses_audio = True
-    uses_gcc = True
+    uses = frozenset({"waveform", "gcc"})
 
     def __init__(
         self,
         config: CorrNetConfig,
         setup: RecordingSetup,
-        *,
-        lag_shape: tuple[int, int],
-        num_outputs: int,
+        inputs: InputShapes,
+        outputs: OutputShape,
     ) -> None:
         super().__init__()
-        self.conv = ConvStack(config.conv, setup.num_microphones)
-        self.lags = LagEncoder(config.lags, num_planes=lag_shape[0], num_lags=lag_shape[1])
+        self.window_length = inputs.window_length
+        self.conv = ConvStack(config.conv, inputs.waveform_planes)
+        self.lags = LagEncoder(config.lags, num_planes=inputs.gcc_planes, num_lags=inputs.num_lags)
         joined = self.conv.num_outputs + self.lags.num_outputs
         self.hidden = nn.Sequential(nn.Linear(joined, config.hidden), nn.GELU())
-        self.readout = nn.Linear(config.hidden, num_outputs)
+        self.readout = nn.Linear(config.hidden, outputs.num_outputs)
 
     def forward(self, features: Features) -> Tensor:
         """Return raw outputs, (B, num_outputs)."""
-        assert features.audio_BCT is not None
+        assert features.waveform_BFT is not None
         assert features.gcc_BPL is not None
-        conv_BH = self.conv(features.audio_BCT, features.lengths_B)
+        conv_BH = pooled_over_windows(
+            self.conv, features.waveform_BFT, features.lengths_B, self.window_length
+        )
         joined_BH = torch.cat((conv_BH, self.lags(features.gcc_BPL).to(conv_BH.dtype)), dim=1)
         raw: Tensor = self.readout(self.hidden(joined_BH))
         return raw

@@ -1,17 +1,18 @@
 """densenet: the network that the project began with.
 
-Letters: B batch, C channels, T samples.
+Letters: B batch, C channels, T samples, H hidden.
 """
 
 import torch
 from torch import Tensor, nn
 
-from gerbil_tune.config.schema import DenseNetConfig
+from gerbil_tune.config.architectures import DenseNetConfig
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.models.architecture import Architecture
+from gerbil_tune.models.architecture import Architecture, OutputShape
 from gerbil_tune.models.conv import GatedConv1d, make_norm, masked_mean, normalized
-from gerbil_tune.models.features import Features
+from gerbil_tune.models.features.features import Features, InputShapes
 from gerbil_tune.models.scaling import time_mask
+from gerbil_tune.models.windows import pooled_over_windows
 
 _LAST_KERNELS = (49 / 51, 37 / 51, 19 / 51, 9 / 51)
 
@@ -41,38 +42,42 @@ class DenseNet(Architecture):
     Gerbilizer notes of 2022 describe it.
     """
 
-    uses_audio = True
-    uses_gcc = False
+    uses = frozenset({"waveform"})
 
     def __init__(
         self,
         config: DenseNetConfig,
         setup: RecordingSetup,
-        *,
-        lag_shape: tuple[int, int],
-        num_outputs: int,
+        inputs: InputShapes,
+        outputs: OutputShape,
     ) -> None:
         super().__init__()
+        self.window_length = inputs.window_length
         self.convs = nn.ModuleList()
         self.norms = nn.ModuleList()
-        channels = setup.num_microphones
+        channels = inputs.waveform_planes
         for kernel_size in kernel_sizes(config):
             self.convs.append(
                 GatedConv1d(channels, config.growth, kernel_size=kernel_size, stride=2)
             )
             channels += config.growth
             self.norms.append(make_norm(config.normalization, channels))
-        self.readout = nn.Linear(channels, num_outputs)
+        self.readout = nn.Linear(channels, outputs.num_outputs)
 
     def forward(self, features: Features) -> Tensor:
         """Return raw outputs, (B, num_outputs)."""
-        assert features.audio_BCT is not None
-        x_BCT = features.audio_BCT
-        mask_B1T = time_mask(features.lengths_B, x_BCT.shape[2])
+        assert features.waveform_BFT is not None
+        encoded_BH = pooled_over_windows(
+            self._encode, features.waveform_BFT, features.lengths_B, self.window_length
+        )
+        raw: Tensor = self.readout(encoded_BH)
+        return raw
+
+    def _encode(self, x_BCT: Tensor, lengths_B: Tensor) -> Tensor:
+        mask_B1T = time_mask(lengths_B, x_BCT.shape[2])
         for conv, norm in zip(self.convs, self.norms, strict=True):
             skip_BCT = masked_average_pool(x_BCT, mask_B1T)
             new_BCT, mask_B1T = conv(x_BCT, mask_B1T)
             both_BCT = torch.cat((skip_BCT.to(new_BCT.dtype), new_BCT), dim=1)
             x_BCT = normalized(norm, both_BCT, mask_B1T)
-        raw: Tensor = self.readout(masked_mean(x_BCT, mask_B1T))
-        return raw
+        return masked_mean(x_BCT, mask_B1T)

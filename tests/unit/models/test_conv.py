@@ -4,9 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from gerbil_tune.config.schema import ConvStackConfig
+from gerbil_tune.config.architectures import ConvStackConfig
 from gerbil_tune.models.batch_norm import MaskedBatchNorm
-from gerbil_tune.models.conv import ChannelNorm, ConvStack, GatedConv1d, make_norm, masked_mean
+from gerbil_tune.models.conv import (
+    ChannelNorm,
+    ConvStack,
+    GatedConv1d,
+    SameConv1d,
+    make_norm,
+    masked_mean,
+)
 from gerbil_tune.models.scaling import time_mask
 
 LENGTHS = torch.tensor([301, 100, 1])
@@ -31,6 +38,27 @@ def test_gated_convolution_keeps_time_or_halves_it_rounded_up(
     times = -(-num_samples // stride)
     assert output.shape == (2, 4, times)
     assert mask.shape == (2, 1, times)
+
+
+@pytest.mark.parametrize("stride", [1, 3, 8])
+@pytest.mark.parametrize(("kernel_size", "dilation"), [(1, 1), (4, 1), (5, 3)])
+def test_outputs_stand_at_multiples_of_the_stride(kernel_size, stride, dilation):
+    layer = SameConv1d(1, 1, kernel_size=kernel_size, stride=stride, dilation=dilation, bias=False)
+    nn.init.ones_(layer.conv.weight)
+    x_BCT = torch.arange(1.0, 41.0).view(1, 1, 40)
+    output, _ = layer(x_BCT, torch.ones(1, 1, 40))
+    before = dilation * (kernel_size - 1) // 2
+    for j, found in enumerate(output[0, 0].tolist()):
+        taps = [j * stride - before + dilation * tap for tap in range(kernel_size)]
+        assert found == sum(tap + 1 for tap in taps if 0 <= tap < 40)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4, 7])
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9])
+def test_mask_keeps_an_output_for_each_begun_stride(length, stride):
+    layer = SameConv1d(1, 1, kernel_size=3, stride=stride)
+    mask = time_mask(torch.tensor([length]), 30)
+    assert layer(torch.zeros(1, 1, 30), mask)[1].sum() == -(-length // stride)
 
 
 @pytest.mark.parametrize("leak", [0.0, 0.05])

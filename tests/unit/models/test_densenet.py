@@ -4,19 +4,21 @@ import pytest
 import torch
 from torch import nn
 
-from gerbil_tune.config.schema import DenseNetConfig
+from gerbil_tune.config.architectures import DenseNetConfig
 from gerbil_tune.geometry import RecordingSetup
+from gerbil_tune.models.architecture import OutputShape
 from gerbil_tune.models.densenet import DenseNet, kernel_sizes, masked_average_pool
-from gerbil_tune.models.features import Features
+from gerbil_tune.models.features.features import Features, InputShapes
 from gerbil_tune.models.scaling import time_mask
 
 SETUP = RecordingSetup(4, 125_000.0, (572.0, 356.0))
+INPUTS = InputShapes(4, 1000, 0, 0, 0, (0, 0))
 
 
 def make_densenet(**config):
     torch.manual_seed(0)
     config = DenseNetConfig(**{"num_stages": 3, "growth": 5, "kernel_size": 9, **config})
-    return DenseNet(config, SETUP, lag_shape=(6, 101), num_outputs=5).eval()
+    return DenseNet(config, SETUP, INPUTS, OutputShape(5)).eval()
 
 
 def test_default_kernels_are_those_of_2022():
@@ -39,7 +41,7 @@ def test_each_stage_halves_time_and_adds_the_growth():
     for norm in net.norms:
         norm.register_forward_hook(lambda module, inputs, output: shapes.append(output.shape))
     lengths_B = torch.tensor([101, 40])
-    raw_BO = net(Features(torch.zeros(2, 4, 101), lengths_B, None))
+    raw_BO = net(Features(lengths_B, torch.zeros(2, 4, 101)))
     assert shapes == [(2, 9, 51), (2, 14, 26), (2, 19, 13)]
     assert raw_BO.shape == (2, 5)
 
@@ -49,7 +51,7 @@ def test_skip_path_carries_the_average_pooled_input():
     x_BCT = torch.randn(2, 4, 100, generator=torch.Generator().manual_seed(0))
     outputs = []
     net.norms[0].register_forward_hook(lambda module, inputs, output: outputs.append(output))
-    net(Features(x_BCT, torch.tensor([100, 100]), None))
+    net(Features(torch.tensor([100, 100]), x_BCT))
     torch.testing.assert_close(outputs[0][:, :4], nn.functional.avg_pool1d(x_BCT, 2))
 
 
@@ -77,7 +79,7 @@ def test_output_does_not_depend_on_padding(normalization):
     lengths_B = torch.tensor([101, 37])
     x_BCT = torch.randn(2, 4, 150, generator=torch.Generator().manual_seed(0))
     x_BCT = x_BCT * time_mask(lengths_B, 150)
-    expected = net(Features(x_BCT[..., :101], lengths_B, None))
-    torch.testing.assert_close(net(Features(x_BCT, lengths_B, None)), expected)
-    alone = net(Features(x_BCT[1:, :, :37], lengths_B[1:], None))
+    expected = net(Features(lengths_B, x_BCT[..., :101]))
+    torch.testing.assert_close(net(Features(lengths_B, x_BCT)), expected)
+    alone = net(Features(lengths_B[1:], x_BCT[1:, :, :37]))
     torch.testing.assert_close(alone, expected[1:])
