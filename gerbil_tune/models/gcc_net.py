@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from gerbil_tune.config.schema import GccNetConfig
+from gerbil_tune.config.architectures import GccNetConfig
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.models.architecture import Architecture
-from gerbil_tune.models.features import Features
+from gerbil_tune.models.architecture import Architecture, OutputShape
+from gerbil_tune.models.features.features import Features, InputShapes
 from gerbil_tune.models.lag_encoder import LagEncoder
 
 
@@ -16,22 +16,22 @@ class GccNet(Architecture):
     correlation functions also learns which of several peaks are echoes. Small enough for a laptop.
     """
 
-    uses_audio = False
-    uses_gcc = True
+    uses = frozenset({"gcc"})
 
     def __init__(
         self,
         config: GccNetConfig,
         setup: RecordingSetup,
-        *,
-        lag_shape: tuple[int, int],
-        num_outputs: int,
+        inputs: InputShapes,
+        outputs: OutputShape,
     ) -> None:
         super().__init__()
-        self.encoder = LagEncoder(config.lags, num_planes=lag_shape[0], num_lags=lag_shape[1])
+        self.encoder = LagEncoder(
+            config.lags, num_planes=inputs.gcc_planes, num_lags=inputs.num_lags
+        )
         width = self.encoder.num_outputs
         self.hidden = nn.Sequential(nn.Linear(width, width), nn.GELU())
-        self.readout = nn.Linear(width, num_outputs)
+        self.readout = nn.Linear(width, outputs.num_outputs)
 
     def forward(self, features: Features) -> Tensor:
         """Return raw outputs, (B, num_outputs)."""

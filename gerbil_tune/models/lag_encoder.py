@@ -1,22 +1,29 @@
 """A 1-D network over correlation lags, shared by gcc-net and corrnet.
 
-Letters: B batch, P pairs, L lags.
+Letters: B batch, P planes of correlations, L lags.
 """
 
 from torch import Tensor, nn
 
-from gerbil_tune.config.schema import LagEncoderConfig
+from gerbil_tune.config.architectures import LagEncoderConfig
 from gerbil_tune.models.conv import ChannelNorm
+from gerbil_tune.models.lag_reweighting import LagReweighting
 
 
 class LagEncoder(nn.Module):
     """Convolutions that halve the lag axis, then a linear layer that keeps the position of each lag.
 
-    There is no pooling over lags: the position of a peak is what tells where the sound came from.
+    There is no pooling over lags: the position of a peak is what tells where the sound came from. With
+    ``frequency_bands`` the correlations first pass learned weights over frequency.
     """
 
     def __init__(self, config: LagEncoderConfig, *, num_planes: int, num_lags: int) -> None:
         super().__init__()
+        self.reweighting: nn.Module = nn.Identity()
+        if config.frequency_bands:
+            self.reweighting = LagReweighting(
+                num_planes=num_planes, num_lags=num_lags, num_knots=config.frequency_bands
+            )
         blocks: list[nn.Module] = []
         channels, lags = num_planes, num_lags
         for _ in range(config.num_blocks):
@@ -45,5 +52,5 @@ class LagEncoder(nn.Module):
 
     def forward(self, gcc_BPL: Tensor) -> Tensor:
         """Return one vector an event, (B, hidden)."""
-        encoded: Tensor = self.project(self.blocks(gcc_BPL))
+        encoded: Tensor = self.project(self.blocks(self.reweighting(gcc_BPL)))
         return encoded
