@@ -1,20 +1,47 @@
-"""Whether the stated uncertainty of Gaussian predictions is true.
+"""Whether a stated uncertainty is true: levels of the truth, and the calibration curve.
 
-All of it is in closed form, so that it holds for any standard deviation; sums over the cells of a grid
-fail where the standard deviation comes near to the size of a cell.
+Gaussians have closed forms. Levels of other densities are found by draws from them, which fall where the
+density is, however narrow; sums over the cells of a grid fail where it comes near to the size of a cell.
 
-Letters: N events, K keypoints, D axes.
+Letters: N events, K keypoints, D axes, S draws.
 """
 
 import math
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gerbil_tune.errors import GerbilTuneError
+from gerbil_tune.evaluation.blocks import (
+    Floats,
+    Locations,
+    draw_log_densities,
+    event_blocks,
+    generator_for,
+    places,
+    usual_draws,
+)
+from gerbil_tune.models.density import LocationDensity
 
-Floats = NDArray[np.float64]
+
+def gaussian_density(
+    predictions_mm_NKD: NDArray[Any], covariance_mm2_NKDD: NDArray[Any]
+) -> LocationDensity:
+    """What means and covariances state, as a density in float64.
+
+    Args:
+        predictions_mm_NKD: Means, (N, K, D), mm.
+        covariance_mm2_NKDD: Covariances, (N, K, D, D), mm².
+
+    Raises:
+        GerbilTuneError: If a covariance is not positive definite.
+    """
+    mean_NKD = torch.as_tensor(np.asarray(predictions_mm_NKD, np.float64))
+    factor_NKDD = torch.from_numpy(_cholesky(covariance_mm2_NKDD))
+    return LocationDensity.gaussian(mean_NKD, factor_NKDD)
 
 
 def mahalanobis_squared(
@@ -37,6 +64,69 @@ def mahalanobis_squared(
     """
     factor_NKDD = _cholesky(covariance_mm2_NKDD)
     return _whitened_squared(predictions_mm_NKD, locations_mm_NKD, factor_NKDD)
+
+
+def hdr_levels(
+    density: LocationDensity,
+    locations_mm_NKD: Locations,
+    *,
+    num_draws: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Floats:
+    """Mass of the highest-density region that just reaches the truth, of each keypoint by itself.
+
+    Of densities that are true the levels are uniform on [0, 1]: exactly so with any number of draws.
+
+    Args:
+        density: Of N events; Gaussians take closed forms, others draws.
+        locations_mm_NKD: True locations, (N, K, D), mm.
+        num_draws: S; default ``blocks.usual_draws``.
+        generator: Of the draws, on the density's device; default: the same draws each time.
+
+    Returns:
+        (N, K) float64, in [0, 1].
+    """
+    truth_NKD = places(locations_mm_NKD, density)
+    levels_NK = np.empty(truth_NKD.shape[:2])
+    if density.is_gaussian:
+        for rows, block in event_blocks(density):
+            squared_NK = block.score_BK(truth_NKD[rows]).cpu().numpy()
+            levels_NK[rows] = hpd_levels(squared_NK, density.num_axes)
+        return levels_NK
+    num_draws = num_draws or usual_draws(density)
+    generator = generator or generator_for(density)
+    for rows, block in event_blocks(density, num_draws):
+        draws_SNKD = block.sample(num_draws, generator)
+        drawn_SNK = draw_log_densities(block, draws_SNKD)
+        ranks_NK = drawn_levels(drawn_SNK, block.log_density_BK(truth_NKD[rows]), generator)
+        levels_NK[rows] = ranks_NK.cpu().numpy()
+    return levels_NK
+
+
+def drawn_levels(
+    log_density_SNK: Tensor, truth_log_density_NK: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Rank of the truth's density among those of draws, as a level.
+
+    The rank plus a uniform number, over S + 1, is exactly uniform on [0, 1] where the truth is one more draw.
+
+    Args:
+        log_density_SNK: At S draws.
+        truth_log_density_NK: At the truth; equal densities come in random order.
+        generator: On the same device.
+
+    Returns:
+        (N, K), in [0, 1].
+    """
+    higher_NK = (log_density_SNK > truth_log_density_NK).sum(0)
+    tied_NK = (log_density_SNK == truth_log_density_NK).sum(0)
+    uniform_NK = torch.rand(
+        higher_NK.shape,
+        generator=generator,
+        dtype=log_density_SNK.dtype,
+        device=log_density_SNK.device,
+    )
+    return (higher_NK + uniform_NK * (tied_NK + 1)) / (len(log_density_SNK) + 1)
 
 
 def hpd_levels(mahalanobis_squared_NK: NDArray[Any], num_axes: int) -> Floats:
@@ -63,7 +153,7 @@ def calibration_curve(levels: NDArray[Any], num_bins: int = 10) -> Floats:
     """Fraction of truths inside the regions of mass 0, 1/num_bins, ..., 1.
 
     Args:
-        levels: From ``hpd_levels``, any shape.
+        levels: From ``hdr_levels`` or ``hpd_levels``, any shape.
         num_bins: Steps of the curve.
 
     Returns:

@@ -128,12 +128,11 @@ def calibration_curve(result: EvaluationResult) -> Any:
     figure = go.Figure()
     _add_diagonal(figure, len(result.locations_mm_NKD))
     for color, method in _colored(result):
-        levels_NK = result.levels(method)
-        if levels_NK is None:
+        if method.level_NK is None:
             continue
         figure.add_scatter(
             x=np.linspace(0.0, 1.0, 11),
-            y=curve_of(levels_NK),
+            y=curve_of(method.level_NK),
             mode="lines+markers",
             line={"color": color, "width": 2.5},
             name=html.escape(method.name),

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.evaluation.accuracy import errors_mm
-from gerbil_tune.evaluation.calibration import negative_log_likelihood_mm
 from gerbil_tune.evaluation.results import EvaluationResult, MethodResult
 
 Floats = NDArray[np.float64]
@@ -113,11 +112,10 @@ def against_others(
 
 def event_figures(method: MethodResult, locations_mm_NKD: NDArray[Any]) -> dict[str, Floats]:
     """Error in mm and, with an uncertainty, NLL in nats of each event, (N,), means over its keypoints."""
-    predictions, covariance = method.predictions_mm_NKD, method.covariance_mm2_NKDD
-    figures: dict[str, Floats] = {"error_mm": errors_mm(predictions, locations_mm_NKD)}
-    if covariance is not None:
-        nll_NK = negative_log_likelihood_mm(predictions, covariance, locations_mm_NKD)
-        figures["nll"] = nll_NK.mean(axis=1)
+    errors_N = errors_mm(method.predictions_mm_NKD, locations_mm_NKD)
+    figures: dict[str, Floats] = {"error_mm": errors_N}
+    if method.nll_NK is not None:
+        figures["nll"] = np.asarray(method.nll_NK, np.float64).mean(axis=1)
     return figures
 
 

@@ -1,7 +1,7 @@
 """Predictions of several methods for the same events: their table, and the file that keeps them.
 
 File (HDF5): ``/locations`` (N, K, D) and for each method ``/methods/000/predictions`` (N, K, D) and
-perhaps ``/covariance`` (N, K, D, D), with the method's name as attribute.
+perhaps ``/covariance`` (N, K, D, D), ``/nll`` and ``/level`` (N, K), with the method's name as attribute.
 
 Letters: N events, K keypoints, D axes.
 """
@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from gerbil_tune import __version__
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.evaluation.accuracy import errors_mm, summarize_errors
-from gerbil_tune.evaluation.calibration import hpd_levels, mahalanobis_squared
-from gerbil_tune.evaluation.score import score
+from gerbil_tune.evaluation.calibration import calibration_error, coverage
+from gerbil_tune.evaluation.predictions import EventPredictions
 from gerbil_tune.units import ORIGIN, UNITS
 
-_FORMAT = "gerbil_tune evaluation 1"
+_FORMAT = "gerbil_tune evaluation 2"
+_OPTIONAL = {"covariance": "covariance_mm2_NKDD", "nll": "nll_NK", "level": "level_NK"}
+"""Datasets of a method that states an uncertainty, and the fields that they hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,26 @@ class MethodResult:
         name: As shown in tables and figures.
         predictions_mm_NKD: Locations (N, K, D), mm.
         covariance_mm2_NKDD: Covariances (N, K, D, D), mm², or None.
+        nll_NK: Negative log density of the truth, nats per mm^D, (N, K), or None.
+        level_NK: Mass of the highest-density region that reaches the truth, (N, K), or None.
     """
 
     name: str
     predictions_mm_NKD: NDArray[Any]
     covariance_mm2_NKDD: NDArray[Any] | None = None
+    nll_NK: NDArray[Any] | None = None
+    level_NK: NDArray[Any] | None = None
+
+    @classmethod
+    def of_model(cls, name: str, predictions: EventPredictions) -> "MethodResult":
+        """What a model says, compared with the truth."""
+        return cls(
+            name,
+            predictions.mean_mm_NKD,
+            predictions.covariance_mm2_NKDD,
+            predictions.nll_NK,
+            predictions.level_NK,
+        )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -87,36 +104,36 @@ class EvaluationResult:
         for method in self.methods:
             _check_shapes(method, shape)
 
-    def levels(self, method: MethodResult) -> NDArray[np.float64] | None:
-        """Mass of the highest-density region that reaches the truth, (N, K), or None."""
-        if method.covariance_mm2_NKDD is None:
-            return None
-        squared_NK = mahalanobis_squared(
-            method.predictions_mm_NKD, method.covariance_mm2_NKDD, self.locations_mm_NKD
-        )
-        return hpd_levels(squared_NK, self.locations_mm_NKD.shape[2])
-
     def rows(self) -> list[TableRow]:
         """One row a method, in the order of ``methods``."""
         return [self._row(method) for method in self.methods]
 
     def _row(self, method: MethodResult) -> TableRow:
-        predictions, truth = method.predictions_mm_NKD, self.locations_mm_NKD
-        if method.covariance_mm2_NKDD is None:
-            summary = summarize_errors(errors_mm(predictions, truth))
-            return TableRow(
-                method.name, summary.mean_mm, summary.median_mm, summary.p90_mm, None, None, None
-            )
-        figures = score(predictions, method.covariance_mm2_NKDD, truth)
+        figures = self.figures(method)
         return TableRow(
             method.name,
             figures["error_mean_mm"],
             figures["error_median_mm"],
             figures["error_p90_mm"],
-            figures["nll"],
-            figures["calibration_error"],
-            figures["coverage_95"],
+            figures.get("nll"),
+            figures.get("calibration_error"),
+            figures.get("coverage_95"),
         )
+
+    def figures(self, method: MethodResult) -> dict[str, float]:
+        """error_mean_mm, error_median_mm and error_p90_mm; with an uncertainty nll and how true it is."""
+        summary = summarize_errors(errors_mm(method.predictions_mm_NKD, self.locations_mm_NKD))
+        figures = {
+            "error_mean_mm": summary.mean_mm,
+            "error_median_mm": summary.median_mm,
+            "error_p90_mm": summary.p90_mm,
+        }
+        if method.nll_NK is not None:
+            figures["nll"] = float(method.nll_NK.mean())
+        if method.level_NK is not None:
+            figures["calibration_error"] = calibration_error(method.level_NK)
+            figures["coverage_95"] = coverage(method.level_NK, 0.95)
+        return figures
 
     def save(self, path: Path) -> None:
         """Write everything to an HDF5 file, to a temporary name first."""
@@ -149,8 +166,10 @@ class EvaluationResult:
             group = file.create_group(f"methods/{number:03d}")
             group.attrs["name"] = method.name
             group["predictions"] = method.predictions_mm_NKD
-            if method.covariance_mm2_NKDD is not None:
-                group["covariance"] = method.covariance_mm2_NKDD
+            for dataset, field in _OPTIONAL.items():
+                values = getattr(method, field)
+                if values is not None:
+                    group[dataset] = values
 
     @classmethod
     def load(cls, path: Path) -> "EvaluationResult":
@@ -186,7 +205,11 @@ class EvaluationResult:
                 MethodResult(
                     name=str(group.attrs["name"]),
                     predictions_mm_NKD=group["predictions"][()],
-                    covariance_mm2_NKDD=group["covariance"][()] if "covariance" in group else None,
+                    **{
+                        field: group[dataset][()]
+                        for dataset, field in _OPTIONAL.items()
+                        if dataset in group
+                    },
                 )
                 for _, group in sorted(file["methods"].items())
             ),

@@ -2,7 +2,8 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gerbil_tune.errors import GerbilTuneError
@@ -11,6 +12,7 @@ from gerbil_tune.evaluation.calibration import (
     calibration_error,
     coverage,
     fit_covariance_scale,
+    gaussian_density,
     hpd_levels,
     mahalanobis_squared,
     negative_log_likelihood_mm,
@@ -57,6 +59,7 @@ def test_stating_too_little_uncertainty_lies_below_the_diagonal() -> None:
     assert np.all(curve[1:-1] < LEVELS[1:-1])
 
 
+@settings(deadline=None)
 @given(st.floats(0.0, 50.0))
 def test_levels_follow_the_closed_forms_of_two_and_three_dimensions(squared: float) -> None:
     root = math.sqrt(squared)
@@ -93,6 +96,7 @@ def test_likelihood_is_the_one_of_scipy() -> None:
     assert negative_log_likelihood_mm(mean, covariance, truth)[:, 0] == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(st.floats(0.05, 20.0))
 def test_fitted_scale_undoes_a_wrong_scale(factor: float) -> None:
     mean, covariance, truth = gaussian(12.0, 2, count=500)
@@ -120,6 +124,19 @@ def test_a_covariance_that_is_none_is_named() -> None:
 
     with pytest.raises(GerbilTuneError, match=r"event 2, keypoint 0 .* eigenvalue -1 mm²"):
         mahalanobis_squared(mean, covariance, truth)
+    with pytest.raises(GerbilTuneError, match=r"event 2, keypoint 0 .* eigenvalue -1 mm²"):
+        gaussian_density(mean, covariance)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_means_and_covariances_become_a_density(dtype: type) -> None:
+    mean, covariance, truth = (x.astype(dtype) for x in gaussian(5.0, 3, count=20, keypoints=2))
+    density = gaussian_density(mean, covariance)
+    log_density_NK = density.log_density_BK(torch.as_tensor(truth)).numpy()
+
+    assert density.is_gaussian
+    assert log_density_NK == pytest.approx(-negative_log_likelihood_mm(mean, covariance, truth))
+    assert density.mean_mm_BKD.numpy() == pytest.approx(mean)
 
 
 def test_no_scale_fits_exact_predictions() -> None:

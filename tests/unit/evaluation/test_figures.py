@@ -3,6 +3,7 @@ import pytest
 
 from gerbil_tune.evaluation import figures
 from gerbil_tune.evaluation.results import EvaluationResult, MethodResult
+from tests.unit.evaluation.methods import gaussian_method
 
 ARENA_MM = (572.0, 366.0)
 
@@ -16,7 +17,7 @@ def evaluation(count: int = 600, axes: int = 2, keypoints: int = 1) -> Evaluatio
     names = tuple(f"keypoint_{i}" for i in range(keypoints))
     methods = (
         MethodResult("chance", np.zeros_like(truth)),
-        MethodResult("net <b>", predicted, covariance),
+        gaussian_method("net <b>", predicted, covariance, truth),
     )
     return EvaluationResult("test.h5", ARENA_MM, names, truth, methods)
 

@@ -13,7 +13,7 @@ from gerbil_tune.evaluation.paired import (
     paired_bootstrap,
 )
 from gerbil_tune.evaluation.results import EvaluationResult, MethodResult
-from gerbil_tune.evaluation.score import score
+from tests.unit.evaluation.methods import gaussian_method
 
 NAMES = ["error_median_mm", "error_p90_mm", "error_mean_mm", "nll"]
 
@@ -158,7 +158,7 @@ def evaluation():
     truth = generator.normal(0, 100, (200, 2, 2))
     covariance = np.broadcast_to(np.eye(2) * 100, (200, 2, 2, 2))
     methods = [
-        MethodResult(name, truth + generator.normal(0, spread, truth.shape), covariance)
+        gaussian_method(name, truth + generator.normal(0, spread, truth.shape), covariance, truth)
         for name, spread in (("good", 10), ("bad", 20))
     ]
     chance = MethodResult("chance", np.zeros_like(truth))
@@ -167,10 +167,7 @@ def evaluation():
 
 def test_differences_are_those_of_the_table(evaluation):
     found = compare_methods(evaluation, "good", "bad")
-    good, bad = (
-        score(m.predictions_mm_NKD, m.covariance_mm2_NKDD, evaluation.locations_mm_NKD)
-        for m in evaluation.methods[:2]
-    )
+    good, bad = (evaluation.figures(method) for method in evaluation.methods[:2])
     assert list(found.differences) == NAMES
     for name in NAMES:
         assert found.differences[name].value == pytest.approx(good[name] - bad[name])

@@ -6,6 +6,7 @@ import pytest
 
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.evaluation.results import EvaluationResult, MethodResult, TableRow, render_table
+from tests.unit.evaluation.methods import gaussian_method
 
 
 def result(
@@ -16,7 +17,7 @@ def result(
     predicted = truth + rng.normal(scale=10, size=truth.shape).astype(np.float32)
     covariance = np.broadcast_to(100 * np.eye(axes, dtype=np.float32), (*truth.shape, axes))
     methods = (
-        MethodResult("models:/locator/3", predicted, covariance),
+        gaussian_method("models:/locator/3", predicted, covariance, truth),
         MethodResult("chance", np.zeros_like(truth)),
     )
     return EvaluationResult("/data/test.h5", (572.0, 366.0), keypoints, truth, methods)

@@ -1,0 +1,92 @@
+"""What is kept of the densities that a model states of many events: few numbers an event.
+
+Letters: N events, K keypoints, D axes, R conformal regions.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gerbil_tune.evaluation.calibration import hdr_levels
+from gerbil_tune.evaluation.conformal import conformal_thresholds, region_sizes
+from gerbil_tune.geometry import RecordingSetup
+from gerbil_tune.models.calibrated import Calibration
+from gerbil_tune.models.density import LocationDensity
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class EventPredictions:
+    """Predictions of N events, and how they compare with the truth where it is known.
+
+    Attributes:
+        mean_mm_NKD: Point estimates in mm, float32.
+        covariance_mm2_NKDD: Calibrated covariance in mm², float32.
+        region_size_NKR: Area in mm² (volume in mm³ with three axes) of the conformal region of each level,
+            float32; infinite where the model had too few calibration events for that level, NaN where it has
+            no conformal calibration. R is the number of ``models.calibrated.LEVELS``.
+        nll_NK: Negative log density of the truth in nats, per mm^D, float32; or None.
+        level_NK: Mass of the highest-density region that just reaches the truth, float32; or None.
+        in_region_NKR: Whether the truth is in the conformal region, bool; or None.
+    """
+
+    mean_mm_NKD: NDArray[Any]
+    covariance_mm2_NKDD: NDArray[Any]
+    region_size_NKR: NDArray[Any]
+    nll_NK: NDArray[Any] | None = None
+    level_NK: NDArray[Any] | None = None
+    in_region_NKR: NDArray[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.mean_mm_NKD)
+
+    @classmethod
+    def joined(cls, parts: "list[EventPredictions]") -> "EventPredictions":
+        """Parts one after the other; at least one, and all with the truth or all without."""
+        columns: dict[str, Any] = {}
+        for field in fields(cls):
+            values = [getattr(part, field.name) for part in parts]
+            columns[field.name] = None if values[0] is None else np.concatenate(values)
+        return cls(**columns)
+
+    def in_order(self, places_N: NDArray[np.int64]) -> "EventPredictions":
+        """The same events with row ``i`` put to place ``places_N[i]``; these are 0 to N - 1."""
+        order_N = np.argsort(places_N)
+        columns: dict[str, Any] = {}
+        for field in fields(self):
+            values = getattr(self, field.name)
+            columns[field.name] = None if values is None else values[order_N]
+        return type(self)(**columns)
+
+
+def describe(
+    density: LocationDensity,
+    calibration: Calibration,
+    setup: RecordingSetup,
+    locations_mm_NKD: NDArray[Any] | None = None,
+) -> EventPredictions:
+    """Reduce the densities of some events to few numbers each.
+
+    Args:
+        density: Calibrated, of N events, in main memory.
+        calibration: Of the model; its conformal thresholds are applied.
+        setup: The recording site.
+        locations_mm_NKD: True locations, (N, K, D) mm, or None.
+    """
+    thresholds_NKR = conformal_thresholds(calibration, density, setup.arena_mm)
+    nll_NK = level_NK = in_region_NKR = None
+    if locations_mm_NKD is not None:
+        truth_NKD = torch.from_numpy(locations_mm_NKD)
+        nll_NK = -density.log_density_BK(truth_NKD).numpy()
+        level_NK = hdr_levels(density, truth_NKD).astype(np.float32)
+        in_region_NKR = (density.score_BK(truth_NKD)[..., None] <= thresholds_NKR).numpy()
+    return EventPredictions(
+        density.mean_mm_BKD.numpy(),
+        density.covariance_mm2_BKDD.numpy(),
+        region_sizes(density, thresholds_NKR).numpy(),
+        nll_NK,
+        level_NK,
+        in_region_NKR,
+    )
