@@ -11,6 +11,7 @@ from gerbil_tune.cli import (
     data,
     demo,
     evaluate,
+    import_model,
     predict,
     registry,
     report,
@@ -71,6 +72,7 @@ _add("studies", studies.studies, _SEARCH_AND_TRAIN)
 _add("report", report.report, _SEARCH_AND_TRAIN)
 _add("predict", predict.predict, _USE)
 _add("evaluate", evaluate.evaluate, _USE)
+_add("import", import_model.import_model, _USE)
 _add("register", registry.register, _USE)
 _add("promote", registry.promote, _USE)
 _add("models", registry.models, _USE)

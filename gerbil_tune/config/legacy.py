@@ -8,44 +8,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gerbil_tune.config.legacy_format import (
+    CONV_KEYS,
+    GERBILIZER,
+    VOCALOCATOR,
+    Section,
+    arena_mm,
+    as_list,
+    as_number,
+    conv_lists,
+    read_upper,
+    upper,
+)
 from gerbil_tune.config.load import read_tree, validate
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.errors import ConfigError
-from gerbil_tune.units import to_mm
 
 _ARCHITECTURES = {
     "gerbilizersimplenetwork": "simplenet",
     "vocalocatorsimplenetwork": "simplenet",
     "corrsimplenetwork": "corrnet",
     "gerbilizerdensenet": "densenet",
-}
-_CONV_KEYS = {
-    "CONV_NUM_CHANNELS": "channels",
-    "CONV_FILTER_SIZES": "kernel_sizes",
-    "SHOULD_DOWNSAMPLE": "downsample",
-    "CONV_DILATIONS": "dilations",
-}
-_GERBILIZER: dict[str, Any] = {
-    "CONV_NUM_CHANNELS": [16, 16, 16, 32, 32, 32, 64],
-    "CONV_FILTER_SIZES": [19, 7, 39, 41, 23, 29, 33],
-    "SHOULD_DOWNSAMPLE": [False, True, True, True, True, True, False],
-    "CONV_DILATIONS": [1] * 7,
-    "NUM_EPOCHS": 30,
-    "INITIAL_LEARNING_RATE": 5e-4,
-    "MOMENTUM": 0.9,
-    "MIN_SNR": 0,
-    "MAX_SNR": 10,
-}
-_VOCALOCATOR: dict[str, Any] = {
-    "CONV_NUM_CHANNELS": [16, 16, 32, 32, 64, 64, 128, 128, 256, 256],
-    "CONV_FILTER_SIZES": [33] * 10,
-    "SHOULD_DOWNSAMPLE": [False, True] * 5,
-    "CONV_DILATIONS": [1] * 10,
-    "NUM_EPOCHS": 50,
-    "INITIAL_LEARNING_RATE": 0.037,
-    "MOMENTUM": 0.7,
-    "MIN_SNR": 3,
-    "MAX_SNR": 15,
 }
 _KNOWN: dict[str, set[str]] = {
     "GENERAL": {"CONFIG_NAME", "TORCH_SEED", "NUMPY_SEED", "DEVICE", "LOG_INTERVAL", "JOB_ID"},
@@ -62,7 +45,7 @@ _KNOWN: dict[str, set[str]] = {
         "NORMALIZE_DATA",
         "NODES_TO_LOAD",
     },
-    "MODEL_PARAMS": {*_CONV_KEYS, "USE_BATCH_NORM", "OUTPUT_TYPE", "OUTPUT_COV", "REGULARIZE_COV"},
+    "MODEL_PARAMS": {*CONV_KEYS, "USE_BATCH_NORM", "OUTPUT_TYPE", "OUTPUT_COV", "REGULARIZE_COV"},
     "OPTIMIZATION": {
         "NUM_EPOCHS",
         "OPTIMIZER",
@@ -82,28 +65,28 @@ _KNOWN_AUGMENTATIONS = {
     "MASK": {"PROB", "MIN_LENGTH", "MAX_LENGTH"},
 }
 _ONLY_THEIRS = {"GENERAL", "ARCHITECTURE", "MODEL_PARAMS", "OPTIMIZATION", "AUGMENTATIONS"}
-_Section = Mapping[str, Any]
 
 
-def load_legacy(path: Path) -> ExperimentConfig:
+def load_legacy(path: Path, *, may_have_weights: bool = False) -> ExperimentConfig:
     """Read a predecessor's config.
 
     Args:
         path: JSON or JSON5, as ``--config`` took it.
+        may_have_weights: Pass over WEIGHTS_PATH, which is refused otherwise.
 
     Raises:
         ConfigError: If the file is wrong or asks for something that does not exist here.
     """
     source = str(path)
-    tree = _upper(read_tree(path), source)
+    tree = read_upper(path)
     _refuse_unknown(tree, source)
     name = tree.get("GENERAL", {}).get("CONFIG_NAME")
     if not name:
         raise ConfigError(f"{source}: GENERAL/CONFIG_NAME is missing; it names the results folder")
-    if tree.get("WEIGHTS_PATH"):
+    if tree.get("WEIGHTS_PATH") and not may_have_weights:
         raise ConfigError(
-            f"{source}: WEIGHTS_PATH asks for training from existing weights, which is not supported; "
-            "remove it to train from the start"
+            f"{source}: WEIGHTS_PATH names weights of a predecessor, with which training cannot begin; "
+            "gerbil-tune import makes a model of them that it may name, or remove it to train from the start"
         )
     data, optimization = tree.get("DATA", {}), tree.get("OPTIMIZATION", {})
     defaults = _defaults(tree)
@@ -136,23 +119,12 @@ def is_legacy(path: Path) -> bool:
 
 def legacy_data_path(path: Path) -> Path | None:
     """Return DATA/DATAFILE_PATH, where a predecessor looked without ``--data``."""
-    source = str(path)
-    data = _upper(read_tree(path), source).get("DATA")
+    data = read_upper(path).get("DATA")
     stated = data.get("DATAFILE_PATH") if isinstance(data, Mapping) else None
     return Path(str(stated)) if stated else None
 
 
-def _upper(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
-    upper: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = str(key).upper()
-        if name in upper:
-            raise ConfigError(f"{source}: the key {name} stands twice, in upper and lower case")
-        upper[name] = _upper(value, source) if isinstance(value, Mapping) else value
-    return upper
-
-
-def _refuse_unknown(tree: _Section, source: str) -> None:
+def _refuse_unknown(tree: Section, source: str) -> None:
     for section, keys in tree.items():
         if section in ("ARCHITECTURE", "WEIGHTS_PATH"):
             continue
@@ -173,31 +145,26 @@ def _check_keys(section: object, known: set[str], where: str) -> None:
             )
 
 
-def _defaults(tree: _Section) -> dict[str, Any]:
+def _defaults(tree: Section) -> dict[str, Any]:
     asked = str(tree.get("ARCHITECTURE", "gerbilizer")).lower()
-    return _GERBILIZER if asked.startswith("gerbilizer") else _VOCALOCATOR
+    return GERBILIZER if asked.startswith("gerbilizer") else VOCALOCATOR
 
 
-def _data(data: _Section, source: str) -> dict[str, Any]:
+def _data(data: Section, source: str) -> dict[str, Any]:
     if data.get("NORMALIZE_DATA", True) is False:
         raise ConfigError(f"{source}: DATA/NORMALIZE_DATA false is not supported; leave it out")
     converted: dict[str, Any] = {"crop_length": data.get("CROP_LENGTH", 8192)}
     if "SAMPLE_RATE" in data:
         converted["sample_rate_hz"] = data["SAMPLE_RATE"]
     if "ARENA_DIMS" in data:
-        where = f"{source}: DATA/ARENA_DIMS"
-        widths = [_number(width, where) for width in _list(data["ARENA_DIMS"], where)]
-        try:
-            unit = str(data.get("ARENA_DIMS_UNITS", "MM"))
-            converted["arena_mm"] = [to_mm(width, unit) for width in widths]
-        except ConfigError as error:
-            raise ConfigError(f"{where}_UNITS: {error}") from None
+        unit = data.get("ARENA_DIMS_UNITS", "MM")
+        converted["arena_mm"] = arena_mm(data["ARENA_DIMS"], unit, source)
     if data.get("NODES_TO_LOAD"):
         converted["keypoints"] = data["NODES_TO_LOAD"]
     return converted
 
 
-def _model(tree: _Section, defaults: _Section, source: str) -> dict[str, Any]:
+def _model(tree: Section, defaults: Section, source: str) -> dict[str, Any]:
     asked = str(tree.get("ARCHITECTURE", "GerbilizerSimpleNetwork"))
     kind = _ARCHITECTURES.get(asked.lower())
     if kind is None:
@@ -213,7 +180,7 @@ def _model(tree: _Section, defaults: _Section, source: str) -> dict[str, Any]:
     normalization = "batch" if parameters.get("USE_BATCH_NORM", True) else "none"
     has_correlations = bool(tree.get("DATA", {}).get("COMPUTE_XCORRS", False))
     if kind == "densenet":
-        stated = [f"MODEL_PARAMS/{key}" for key in _CONV_KEYS if key in parameters]
+        stated = [f"MODEL_PARAMS/{key}" for key in CONV_KEYS if key in parameters]
         stated += ["DATA/COMPUTE_XCORRS"] if has_correlations else []
         if stated:
             raise ConfigError(
@@ -223,16 +190,11 @@ def _model(tree: _Section, defaults: _Section, source: str) -> dict[str, Any]:
         return {"kind": kind, "normalization": normalization}
     if has_correlations:
         kind = "corrnet"  # correlations belong on a lag axis of their own, not among the audio channels
-    lists = {
-        key: _list(parameters.get(key, defaults[key]), f"{source}: MODEL_PARAMS/{key}")
-        for key in _CONV_KEYS
-    }
-    num_layers = min(len(values) for values in lists.values())  # as the predecessors did
-    conv: dict[str, Any] = {_CONV_KEYS[key]: values[:num_layers] for key, values in lists.items()}
+    conv = conv_lists(parameters, defaults, source)
     return {"kind": kind, "conv": {**conv, "normalization": normalization}}
 
 
-def _optimizer(section: _Section, defaults: _Section, source: str) -> dict[str, Any]:
+def _optimizer(section: Section, defaults: Section, source: str) -> dict[str, Any]:
     asked = str(section.get("OPTIMIZER", "SGD")).upper()
     learning_rate = section.get("INITIAL_LEARNING_RATE", defaults["INITIAL_LEARNING_RATE"])
     if asked == "SGD":
@@ -252,16 +214,18 @@ def _optimizer(section: _Section, defaults: _Section, source: str) -> dict[str, 
     raise ConfigError(f"{source}: OPTIMIZATION/OPTIMIZER {asked} is unknown; valid: SGD, ADAM")
 
 
-def _lr_schedule(section: _Section, defaults: _Section, source: str) -> dict[str, Any]:
+def _lr_schedule(section: Section, defaults: Section, source: str) -> dict[str, Any]:
     where = f"{source}: OPTIMIZATION/SCHEDULERS"
-    lr_schedules = _list(section.get("SCHEDULERS", [{"SCHEDULER_TYPE": "COSINE_ANNEALING"}]), where)
+    lr_schedules = as_list(
+        section.get("SCHEDULERS", [{"SCHEDULER_TYPE": "COSINE_ANNEALING"}]), where
+    )
     first = lr_schedules[0] if len(lr_schedules) == 1 else None
-    only = _upper(first, source) if isinstance(first, Mapping) else {}
+    only = upper(first, source) if isinstance(first, Mapping) else {}
     if str(only.get("SCHEDULER_TYPE")).upper() != "COSINE_ANNEALING":
         raise ConfigError(f"{where} must be one COSINE_ANNEALING; others are not supported")
     _check_keys(only, {"SCHEDULER_TYPE", "MIN_LEARNING_RATE"}, f"{where}/0")
-    lowest = _number(only.get("MIN_LEARNING_RATE", 0.0), f"{where}/0/MIN_LEARNING_RATE")
-    highest = _number(
+    lowest = as_number(only.get("MIN_LEARNING_RATE", 0.0), f"{where}/0/MIN_LEARNING_RATE")
+    highest = as_number(
         section.get("INITIAL_LEARNING_RATE", defaults["INITIAL_LEARNING_RATE"]),
         f"{source}: OPTIMIZATION/INITIAL_LEARNING_RATE",
     )
@@ -273,7 +237,7 @@ def _lr_schedule(section: _Section, defaults: _Section, source: str) -> dict[str
     return {"warmup_fraction": 0.0, "final_fraction": lowest / highest}
 
 
-def _augmentation(tree: _Section, defaults: _Section, source: str) -> dict[str, Any]:
+def _augmentation(tree: Section, defaults: Section, source: str) -> dict[str, Any]:
     section = tree.get("AUGMENTATIONS", {})
     switch = section.get("AUGMENT_DATA", tree.get("DATA", {}).get("AUGMENT_DATA", True))
     inversion, noise, mask = (_part(section, key, source) for key in ("INVERSION", "NOISE", "MASK"))
@@ -299,7 +263,7 @@ def _augmentation(tree: _Section, defaults: _Section, source: str) -> dict[str, 
     return converted
 
 
-def _low_frequency_noise(tree: _Section, source: str) -> dict[str, Any]:
+def _low_frequency_noise(tree: Section, source: str) -> dict[str, Any]:
     """Noise of magnitude exp(-2 f / the highest frequency), as strong as the event; off unless asked for."""
     section = tree.get("AUGMENTATIONS", {})
     if "LOW_FREQ_NOISE" not in section:
@@ -307,7 +271,7 @@ def _low_frequency_noise(tree: _Section, source: str) -> dict[str, Any]:
     options = _part(section, "LOW_FREQ_NOISE", source)
     if options is None:
         return {}
-    rate_hz = _number(
+    rate_hz = as_number(
         tree.get("DATA", {}).get("SAMPLE_RATE", 125_000), f"{source}: DATA/SAMPLE_RATE"
     )
     return {
@@ -317,23 +281,11 @@ def _low_frequency_noise(tree: _Section, source: str) -> dict[str, Any]:
     }
 
 
-def _part(section: _Section, key: str, source: str) -> _Section | None:
+def _part(section: Section, key: str, source: str) -> Section | None:
     """One augmentation's options; null or false switches it off."""
     value = section.get(key, {})
     if value is None or value is False:
         return None
     _check_keys(value, _KNOWN_AUGMENTATIONS[key], f"{source}: AUGMENTATIONS/{key}")
-    options: _Section = value
+    options: Section = value
     return options
-
-
-def _number(value: object, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{where} must be a number, but is {value!r}")
-    return float(value)
-
-
-def _list(value: object, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise ConfigError(f"{where} must be a list, but is {value!r}")
-    return value

@@ -303,8 +303,9 @@ class TestArena:
         ("DATA/VOCALIZATION_DIR", "wav", "DATA/VOCALIZATION_DIR is not supported; supported: "),
         ("TRAINING/EPOCHS", 3, "TRAINING is not a section; valid: GENERAL, DATA, MODEL_PARAMS, "),
         ("DATA", 3, "DATA must be an object, but is 3"),
-        ("WEIGHTS_PATH", "best_weights.pt", "WEIGHTS_PATH asks for training from existing weights, which "
-         "is not supported; remove it to train from the start"),
+        ("WEIGHTS_PATH", "best_weights.pt", "WEIGHTS_PATH names weights of a predecessor, with which "
+         "training cannot begin; gerbil-tune import makes a model of them that it may name, or remove it to "
+         "train from the start"),
         ("DATA/NORMALIZE_DATA", False, "DATA/NORMALIZE_DATA false is not supported; leave it out"),
         ("DATA/ARENA_DIMS_UNITS", "INCH", None),
         ("DATA/ARENA_DIMS", 572, "DATA/ARENA_DIMS must be a list, but is 572"),
