@@ -12,6 +12,7 @@ from pathlib import Path
 
 import typer
 
+from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.errors import ConfigError
 
 
@@ -63,11 +64,11 @@ def dispatch(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     from gerbil_tune.cli.train import train_and_export
-    from gerbil_tune.config.legacy import is_legacy, legacy_data_path, load_legacy
+    from gerbil_tune.config.legacy import is_legacy, legacy_data_path
     from gerbil_tune.config.load import load_experiment
 
     legacy = is_legacy(arguments.config)
-    experiment = load_legacy(arguments.config) if legacy else load_experiment(arguments.config)
+    experiment = _from_legacy(arguments.config) if legacy else load_experiment(arguments.config)
     data = arguments.data or (legacy_data_path(arguments.config) if legacy else None)
     if data is None:
         raise ConfigError(
@@ -83,6 +84,19 @@ def _train(arguments: argparse.Namespace) -> None:
     root = folder.resolve().parent if folder is not None else root
     bundle = train_and_export(experiment, [data], root, workers=1, folder=folder)
     typer.echo(f"saved {bundle / 'config.json'}")
+
+
+def _from_legacy(path: Path) -> ExperimentConfig:
+    """A predecessor's config; where its WEIGHTS_PATH leads to a bundle, training begins with that."""
+    from gerbil_tune.cli.initial_model import begin_with_weights, bundle_of_weights
+    from gerbil_tune.config.legacy import load_legacy
+    from gerbil_tune.config.legacy_format import read_upper
+
+    weights = read_upper(path).get("WEIGHTS_PATH")
+    bundle = bundle_of_weights(Path(str(weights)), path) if weights else None
+    if bundle is None:
+        return load_legacy(path)
+    return begin_with_weights(load_legacy(path, may_have_weights=True), bundle)
 
 
 def _predict(arguments: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gerbil_tune.cli.initial_model import load_fine_tuning
 from gerbil_tune.cli.lost_ray import left_without_ray
 from gerbil_tune.cli.options import (
     CacheDirOption,
@@ -40,7 +41,17 @@ def train(
     config: Annotated[
         Path | None,
         typer.Option(
-            metavar="C.yaml", help="Experiment config (YAML, JSON, JSON5); default: gcc-net."
+            metavar="C.yaml",
+            help="Experiment config (YAML, JSON, JSON5); default: that of --init-from, else gcc-net.",
+        ),
+    ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            "--init-from",
+            metavar="REF",
+            help="Begin with the weights of a trained model, wherever they fit: models:/NAME@ALIAS or a"
+            " bundle folder. --set fine_tune/what=head or low-rank trains little of it.",
         ),
     ] = None,
     save_path: SavePathOption = Path("trained_models"),
@@ -59,7 +70,10 @@ def train(
 
     Ctrl-C, SIGTERM and SIGUSR1 stop it after the step under way, with exit code 75; a second one at once.
     """
-    experiment = load_experiment(config, overrides or [])
+    if init_from is None:
+        experiment = load_experiment(config, overrides or [])
+    else:
+        experiment = load_fine_tuning(init_from, config, overrides or [])
     bundle = train_and_export(experiment, data, save_path, workers, split=split, events=events)
     typer.echo(f"exported {bundle}")
     # Impulse responses are no calls to be located.
@@ -129,6 +143,7 @@ def _train_to_bundle(
     from gerbil_tune.cli.training_data import warn_of_changes
     from gerbil_tune.training.export import export_bundle
     from gerbil_tune.training.job import TrainingJob
+    from gerbil_tune.training.notes import read_notes
     from gerbil_tune.training.stopping import STOP_FILE, stop_on_signals
 
     stop_file = run_dir / STOP_FILE
@@ -139,7 +154,7 @@ def _train_to_bundle(
         job,
         save_path,
         data_fingerprint=fingerprint,
-        provenance={"workers": workers},
+        provenance={"workers": workers, "notes": read_notes(job.run_dir)},
         folder=folder,
     )
     note_export(run_dir, bundle, is_whole=False)
@@ -161,6 +176,7 @@ def _train(
     typer.echo(describe(opened))
     check_augmentation(job.config.augmentation, opened.setup)
     fingerprint = check_data(job.run_dir, opened.splits)
+    told = _tell_initial_weights(job)
     end_if_asked(job)
     start_ray()
     listen_again()
@@ -176,13 +192,47 @@ def _train(
             job,
             num_workers=workers,
             use_gpu=use_gpu,
-            on_epoch=lambda metrics: echo_epoch(metrics, job.config.training.epochs),
+            on_epoch=lambda metrics: _tell_epoch(metrics, job, told),
         ),
         job,
         lambda said: typer.echo(said, err=True),
         advice=f"the same command with --set training/accumulate_steps={fewer} goes on with less at a time",
     )
     return fingerprint
+
+
+def _tell_initial_weights(job: "TrainingJob") -> set[str]:
+    """Tell what a new run will take from a trained model, before anything starts.
+
+    Returns:
+        What was told, which the run will note too.
+
+    Raises:
+        GerbilTuneError: If it can take nothing.
+    """
+    from gerbil_tune.training.checkpoints import newest_place
+
+    if job.config.fine_tune.init_from is None or newest_place(job.run_dir) is not None:
+        return set()
+    from gerbil_tune.models.initial_weights import load_initial_weights
+    from gerbil_tune.models.localizer import Localizer
+
+    model = Localizer(job.config, job.setup)
+    notes = load_initial_weights(model, job.config, job.setup)
+    for note in notes:
+        typer.echo(note)
+    return set(notes)
+
+
+def _tell_epoch(metrics: dict[str, float], job: "TrainingJob", told: set[str]) -> None:
+    """Print an epoch, and before it what the run has noted meanwhile."""
+    from gerbil_tune.training.notes import read_notes
+
+    for note in read_notes(job.run_dir):
+        if note not in told:
+            told.add(note)
+            typer.echo(note)
+    echo_epoch(metrics, job.config.training.epochs)
 
 
 def _say_where_it_goes_on(job: "TrainingJob") -> None:
@@ -255,7 +305,7 @@ def check_workers(experiment: ExperimentConfig, workers: int) -> None:
 def echo_epoch(metrics: dict[str, float], epochs: int) -> None:
     """Print one epoch."""
     typer.echo(
-        f"epoch {int(metrics['epoch'])}/{epochs}: train NLL {metrics['train_nll']:.3f}, validation median "
+        f"epoch {int(metrics['epoch'])}/{epochs}: train loss {metrics['train_loss']:.3f}, validation median "
         f"{metrics['val_error_median_mm']:.1f} mm, mean {metrics['val_error_mean_mm']:.1f} mm "
         f"({metrics['train_events_per_s']:,.0f} events/s)"
     )

@@ -207,6 +207,12 @@ class FineTuneConfig(ConfigModel):
     )
     rank: PositiveInt = Field(4, description="Of the low-rank changes.")
 
+    @field_validator("init_from")
+    @classmethod
+    def _init_from_is_absolute(cls, folder: str | None) -> str | None:
+        # Workers have other working directories.
+        return None if folder is None else str(Path(folder).expanduser().absolute())
+
 
 class ExperimentConfig(ConfigModel):
     """One experiment, whole: with a data file it determines a training run."""
@@ -229,5 +235,15 @@ class ExperimentConfig(ConfigModel):
         if isinstance(self.head, PointConfig) and self.loss.kind == "nll":
             raise ValueError(
                 "the head point has no likelihood to train by; with it loss/kind must be squared or huber"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _little_is_trained_of_what_is_trained_already(self) -> "ExperimentConfig":
+        what = self.fine_tune.what
+        if what != "all" and self.fine_tune.init_from is None:
+            raise ValueError(
+                f"fine_tune/what is {what}, which leaves most weights as they are, but fine_tune/init_from "
+                "names no trained model; use train --init-from"
             )
         return self

@@ -18,13 +18,22 @@ from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.errors import LaunchError, NonFiniteLossError
 from gerbil_tune.models.batch_norm import use_statistics_of
 from gerbil_tune.models.bundle import save_weights, weights_name
+from gerbil_tune.models.initial_weights import load_initial_weights
 from gerbil_tune.models.localizer import Localizer, autocast_dtype
+from gerbil_tune.training.acceleration import accelerated, compile_network
 from gerbil_tune.training.averaging import WeightAverage
 from gerbil_tune.training.checkpoints import PartialEpoch, Progress
 from gerbil_tune.training.divergence import check_explosion, non_finite_error
 from gerbil_tune.training.history import append_epoch, drop_history_after, read_history
 from gerbil_tune.training.job import TrainingJob
-from gerbil_tune.training.optimizer import lr_factor, make_optimizer, optimizer_step
+from gerbil_tune.training.notes import add_notes
+from gerbil_tune.training.optimizer import (
+    choose_trained,
+    lr_factor,
+    make_optimizer,
+    optimizer_step,
+    set_training_mode,
+)
 from gerbil_tune.training.session import TrainingSession
 from gerbil_tune.training.state import TrainState, cpu_weights
 from gerbil_tune.training.steps import TrainingSteps, ValidationSet, make_training_steps, mix_seed
@@ -33,7 +42,7 @@ from gerbil_tune.training.validation import Predictions, evaluate, predict_ms_pe
 from gerbil_tune.training.within_epoch import CheckpointClock, Due, EpochTally
 
 BEST_PREDICTIONS = "best_predictions.safetensors"
-"""What the best weights predicted of the validation events: mean, covariance and truth."""
+"""What the best weights said of the validation events: the network's raw outputs, and the truth."""
 
 _WRITTEN_LAST = weights_name("best")
 _REPORTS_AT_RISK = 50
@@ -44,7 +53,7 @@ def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
     """Train from the newest checkpoint, or from the start, to the last epoch or until asked to stop.
 
     Leaves init_, best_ and final_weights.safetensors and ``BEST_PREDICTIONS`` in ``job.run_dir`` at the end.
-    Reports after every epoch: epoch, training_done, best_value, train_nll, val_*, predict_ms_per_event and
+    Reports after every epoch: epoch, training_done, best_value, train_loss, val_*, predict_ms_per_event and
     timing; with the last one, best_val_* of the best. A run that goes on first reports its last finished
     epoch again, since that report may have been lost with the process that sent it. It goes on at the step
     after its newest checkpoint, and each step does what it would have done without the interruption. The
@@ -58,24 +67,30 @@ def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
     Raises:
         NonFiniteLossError: If the loss or a gradient is NaN or infinite, or the loss has exploded.
         LaunchError: If the workers do not see the same checkpoint.
+        ConfigError: If the weights that training is to begin with do not fit the model.
     """
-    config = job.config
-    torch.manual_seed(config.training.seed)
-    model = Localizer(config, job.setup).to(session.device)
-    model.autocast_dtype = autocast_dtype(config, session.device)
-    state = begin(model, job)
-    if not state.load_newest(job.run_dir) and session.rank == 0:
-        job.run_dir.mkdir(parents=True, exist_ok=True)
-        save_weights(job.run_dir / weights_name("init"), cpu_weights(model))
-    if session.rank == 0:
-        drop_history_after(job.run_dir, state.progress.epoch)
+    with accelerated(job.config.training):
+        return _train(job, session)
+
+
+def _train(job: TrainingJob, session: TrainingSession) -> Progress:
+    state = start(job, session)
     check_same_start(state.progress, job, session)
+    if job.config.training.compile:
+        compile_networks(state, job, session)
     # Features have no parameters, so the network alone is what workers share.
-    network: torch.nn.Module = model.network
+    network: torch.nn.Module = state.model.network
     if session.world_size > 1:
         gpu = [session.device] if session.device.type == "cuda" else None
-        network = DistributedDataParallel(model.network, device_ids=gpu)
-    steps = make_training_steps(config, job.setup, job.splits.train, model, session)
+        network = DistributedDataParallel(network, device_ids=gpu)
+    steps = make_training_steps(
+        job.config,
+        job.setup,
+        job.splits.train,
+        state.model,
+        session,
+        feature_cache=job.feature_cache,
+    )
     report_again(state.progress, job, session)
     try:
         run_epochs(state, network, steps, job, session)
@@ -91,6 +106,29 @@ def train_loop(job: TrainingJob, session: TrainingSession) -> Progress:
 def has_results(run_dir: Path) -> bool:
     """Whether ``train_loop`` has written all that it leaves in a run's folder at the end."""
     return (run_dir / _WRITTEN_LAST).is_file()
+
+
+def start(job: TrainingJob, session: TrainingSession) -> TrainState:
+    """The state before the next step: that of the newest checkpoint, else that before the first one.
+
+    A trained model whose weights training begins with is read for the first step alone.
+    """
+    config = job.config
+    torch.manual_seed(config.training.seed)
+    model = Localizer(config, job.setup).to(session.device)
+    model.autocast_dtype = autocast_dtype(config, session.device)
+    choose_trained(model, config.fine_tune)
+    state = begin(model, job)
+    if not state.load_newest(job.run_dir):
+        notes = load_initial_weights(model, config, job.setup)
+        state.best_weights = cpu_weights(model)
+        if session.rank == 0:
+            job.run_dir.mkdir(parents=True, exist_ok=True)
+            add_notes(job.run_dir, notes)
+            save_weights(job.run_dir / weights_name("init"), state.best_weights)
+    if session.rank == 0:
+        drop_history_after(job.run_dir, state.progress.epoch)
+    return state
 
 
 def begin(model: Localizer, job: TrainingJob) -> TrainState:
@@ -143,6 +181,17 @@ def save(state: TrainState, job: TrainingJob, session: TrainingSession) -> None:
         state.save(job.run_dir)
 
 
+def compile_networks(state: TrainState, job: TrainingJob, session: TrainingSession) -> None:
+    """Compile what is trained and what is validated; a note says where that failed."""
+
+    def say(note: str) -> None:
+        if session.rank == 0:
+            add_notes(job.run_dir, [note])
+
+    for network in dict.fromkeys((state.model.network, state.result.network)):
+        compile_network(network, say)
+
+
 def check_same_start(progress: Progress, job: TrainingJob, session: TrainingSession) -> None:
     """Refuse to begin where some workers see a newer checkpoint than others: they would wait for ever.
 
@@ -171,7 +220,7 @@ def train_epoch(
     """Run the steps of an epoch that are not done, with a checkpoint when one is due.
 
     Returns:
-        train_nll, learning_rate, train_events_per_s, and epoch_s so far.
+        train_loss, learning_rate, train_events_per_s, and epoch_s so far.
 
     Raises:
         StopTraining: If the run is asked to stop.
@@ -182,7 +231,7 @@ def train_epoch(
     steps.prepare(session.stop_requested)
     if any_rank(session.stop_requested(), session):
         raise StopTraining
-    state.model.train()
+    set_training_mode(state.model, config.fine_tune)
     choose_statistics(state, config, session)
     learning_rate = set_learning_rate(state, config, steps.num_steps, max(0, first_step - 1))
     step_inputs = steps.epoch(progress.epoch, first_step)
@@ -205,7 +254,7 @@ def train_epoch(
             raise StopTraining
     progress.partial = done = joined(tally, state, job, session)
     return {
-        "train_nll": done.loss_sum / done.num_events,
+        "train_loss": done.loss_sum / done.num_events,
         "learning_rate": learning_rate,
         "train_events_per_s": done.num_events / done.seconds,
         "epoch_s": done.seconds,
@@ -263,15 +312,14 @@ def finish_epoch(
     goes on, and never one too few.
     """
     progress = state.progress
-    check_explosion(metrics["train_nll"], progress.partial.step, progress, job)
+    check_explosion(metrics["train_loss"], progress.partial.step, progress, job)
     progress.epoch += 1
     progress.partial = PartialEpoch()
     if metrics[job.metric] < progress.best_value:
         progress.best_value = metrics[job.metric]
         progress.best_metrics = dict(metrics, epoch=progress.epoch)
         state.best_weights = cpu_weights(state.result)
-        names = ("mean", "covariance", "truth")
-        state.best_predictions = dict(zip(names, map(torch.from_numpy, predictions), strict=True))
+        state.best_predictions = dict(zip(("raw", "truth"), predictions, strict=True))
     metrics["epoch"] = progress.epoch
     metrics["best_value"] = progress.best_value
     progress.last_metrics = dict(metrics)

@@ -6,27 +6,67 @@ Letters: B batch, K keypoints, D axes.
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from gerbil_tune.config.schema import LrScheduleConfig, OptimizerConfig, SgdConfig
-from gerbil_tune.models.features import Features
+from gerbil_tune.config.schema import (
+    FineTuneConfig,
+    LrScheduleConfig,
+    OptimizerConfig,
+    SgdConfig,
+)
+from gerbil_tune.models.features.features import Features
 from gerbil_tune.models.localizer import Localizer
+from gerbil_tune.models.low_rank import LowRankChange, add_low_rank_changes
 from gerbil_tune.training.state import TrainState
+
+_WITH_WEIGHTS = torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d | LowRankChange
+
+
+def choose_trained(model: Localizer, config: FineTuneConfig) -> None:
+    """Freeze what is not to be trained; low-rank changes of it come to the model where they are to be.
+
+    Args:
+        model: Newly made; the readout is trained in any case.
+        config: Says what is trained.
+    """
+    if config.what == "all":
+        return
+    readout = model.network.readout
+    if config.what == "low-rank":
+        add_low_rank_changes(model.network, config.rank, whole=readout)
+    else:
+        model.network.requires_grad_(False)
+        readout.requires_grad_(True)
+
+
+def set_training_mode(model: Localizer, config: FineTuneConfig) -> None:
+    """Let what is trained behave as in training, and what is frozen as in prediction.
+
+    Frozen batch norm keeps its statistics. Layers with low-rank changes are trained, so they are dropped out.
+    """
+    model.train(config.what != "head")
+    model.network.readout.train()
+    if config.what == "low-rank":
+        for module in model.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 
 def make_optimizer(config: OptimizerConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Build the optimizer; norms and biases are not decayed."""
+    """Build the optimizer of what is trained; norms and biases are not decayed."""
     weights = {
-        id(module.weight)
+        id(parameter)
         for module in model.modules()
-        if isinstance(module, torch.nn.Linear | torch.nn.Conv1d)
+        if isinstance(module, _WITH_WEIGHTS)
+        for name, parameter in module.named_parameters(recurse=False)
+        if name != "bias"
     }
-    decayed = [p for p in model.parameters() if id(p) in weights]
-    others = [p for p in model.parameters() if id(p) not in weights]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if id(p) in weights]
+    others = [p for p in trained if id(p) not in weights]
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
@@ -73,9 +113,8 @@ def optimizer_step(
     for number, (part, locations_BKD) in enumerate(parts, 1):
         # Workers wait for each other with the last part alone.
         with without_waiting(network) if number < len(parts) else contextlib.nullcontext():
-            prediction = model.distribution(model.read(part, network))
-            nll_BK = -prediction.log_density_BK(locations_BKD)
-            loss = nll_BK.mean() * (len(locations_BKD) / len(locations_mm_BKD))
+            loss_B = model.loss(model.density(model.read(part, network)), locations_BKD)
+            loss = loss_B.sum() / len(locations_mm_BKD)
             loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
     if clip_norm is not None:
@@ -101,15 +140,6 @@ def split_batch(
         yield features, locations_BKD
         return
     start = 0
-    for part in torch.tensor_split(locations_BKD, num_parts):
-        rows = slice(start, start + len(part))
-        start += len(part)
-        yield (
-            replace(
-                features,
-                audio_BCT=None if features.audio_BCT is None else features.audio_BCT[rows],
-                lengths_B=features.lengths_B[rows],
-                gcc_BPL=None if features.gcc_BPL is None else features.gcc_BPL[rows],
-            ),
-            part,
-        )
+    for part_BKD in torch.tensor_split(locations_BKD, num_parts):
+        yield features.rows(slice(start, start + len(part_BKD))), part_BKD
+        start += len(part_BKD)

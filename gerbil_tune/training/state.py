@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gerbil_tune.models.localizer import Localizer
+from gerbil_tune.models.low_rank import merged_weights
 from gerbil_tune.training.averaging import WeightAverage
 from gerbil_tune.training.checkpoints import (
     Checkpoint,
@@ -29,9 +30,9 @@ class TrainState:
         model: The bare module, without a DDP wrapper.
         optimizer: Its optimizer.
         progress: How far it has come.
-        best_weights: Weights of the best epoch, on the CPU.
+        best_weights: Weights of the best epoch, on the CPU, as ``cpu_weights`` gives them.
         best_predictions: What they predicted of the validation events, so that the data need not be read
-            again: mean, covariance and truth.
+            again: raw outputs and truth.
         average: Of the model's weights, where the config asks for one.
     """
 
@@ -83,7 +84,7 @@ class TrainState:
         average = {} if self.average is None else self.average.state_dict()
         return (
             _are_alike(parts["model"], weights)
-            and _are_alike(parts["best"], weights)
+            and _are_alike(parts["best"], merged_weights(self.model))
             and _are_alike(parts["average"], average)
             and _are_alike(parts["random"], {"cpu": torch.get_rng_state()})
             and _optimizer_fits(self.optimizer, parts["optimizer"], groups)
@@ -101,8 +102,8 @@ class TrainState:
 
 
 def cpu_weights(model: torch.nn.Module) -> dict[str, Tensor]:
-    """Copy a model's weights to the CPU."""
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    """Copy a model's weights to the CPU, with low-rank changes merged into them."""
+    return {name: value.cpu().clone() for name, value in merged_weights(model).items()}
 
 
 def _are_alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:

@@ -67,6 +67,16 @@ gerbil-tune evaluate
     --model [NAME=]REF* +
     --source-height-mm MM =40.0
     -o --output OUT.h5
+gerbil-tune import
+    CONFIG.json*
+    --cache-dir DIR
+    --data PATH +
+    --events INDEX.npy
+    --from gerbilizer|vocalocator-1.0|vocalocator-1.1
+    --name NAME
+    --save-path DIR =trained_models
+    --set path/to/key=value +
+    --weights WEIGHTS.pt
 gerbil-tune models
 gerbil-tune predict
     --cache-dir DIR
@@ -150,6 +160,7 @@ gerbil-tune train
     --config C.yaml
     --data PATH* +
     --events INDEX.npy
+    --init-from REF
     --save-path DIR =trained_models
     --set path/to/key=value +
     --split DIR

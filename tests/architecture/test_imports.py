@@ -30,7 +30,7 @@ FOR_TYPES_ONLY = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    impor
 
 PLANTED = {
     "upward": ("data/files/formats", "import gerbil_tune.training.loop", {LAYERS}),
-    "upward by name": ("models/heads", "from gerbil_tune import cli", {LAYERS}),
+    "upward by name": ("models/heads/head", "from gerbil_tune import cli", {LAYERS}),
     "upward in a function": (
         "evaluation/accuracy",
         INSIDE_A_FUNCTION.format("gerbil_tune.inference.predict"),

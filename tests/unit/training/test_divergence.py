@@ -13,7 +13,7 @@ from gerbil_tune.training.checkpoints import Progress
 from gerbil_tune.training.divergence import (
     check_explosion,
     find_non_finite,
-    ignorant_nll,
+    ignorant_loss,
     non_finite_error,
 )
 from gerbil_tune.training.session import InProcessSession
@@ -150,7 +150,7 @@ def test_a_run_that_is_asked_to_stop_meanwhile_stops(make_job, run_job, monkeypa
 
 def test_a_model_without_knowledge_has_about_the_first_loss(make_job, run_job):
     job = make_job(training={"epochs": 1})
-    assert ignorant_nll(job) == pytest.approx(run_job(job)[0]["train_nll"], abs=1.0)
+    assert ignorant_loss(job) == pytest.approx(run_job(job)[0]["train_loss"], abs=1.0)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from gerbil_tune import __version__
 from gerbil_tune.data.events import open_events
 from gerbil_tune.data.splits.splits import Splits
 from gerbil_tune.errors import DatasetError
-from gerbil_tune.evaluation.calibration import mahalanobis_squared
 from gerbil_tune.models.bundle import load_bundle
 from gerbil_tune.training.export import export_bundle
 from gerbil_tune.training.session import InProcessSession
@@ -33,12 +32,15 @@ def test_calibrated_predictions_have_the_error_that_they_state(finished, tmp_pat
     job, _ = finished
     bundle = load_bundle(export(job, tmp_path / "models"))
     session = InProcessSession(lambda metrics: None, torch.device("cpu"))
-    mean, covariance, truth = predict_validation(
+    raw, truth = predict_validation(
         bundle.model, ValidationSet(bundle.model, job, session), session
     )
-    squared = mahalanobis_squared(mean, bundle.covariance_scale * covariance, truth)
-    assert squared.mean() / 2 == pytest.approx(1.0, rel=1e-5)
-    assert bundle.covariance_scale != 1.0
+    calibrated = bundle.model.density(raw).tempered(bundle.calibration.temperature)
+    squared = calibrated.score_BK(truth)
+    assert squared.mean().item() / 2 == pytest.approx(1.0, rel=1e-5)
+    assert bundle.calibration.temperature != 1.0
+    hits = squared <= bundle.calibration.conformal.overall[0][1]
+    assert hits.float().mean().item() == pytest.approx(0.9, abs=0.05)
 
 
 def test_bundle_predicts_what_the_metrics_say(finished, tmp_path):
@@ -52,8 +54,9 @@ def test_bundle_predicts_what_the_metrics_say(finished, tmp_path):
     errors_mm = []
     for i in range(len(events)):
         audio_BTC = torch.from_numpy(np.array(events.read(i)))[None]
-        mean, _ = bundle.predict_batch(audio_BTC, torch.tensor([audio_BTC.shape[1]]))
-        errors_mm.append(np.linalg.norm(mean[0, 0] - events.locations_mm[i, 0]))
+        density = bundle.predict_batch(audio_BTC, torch.tensor([audio_BTC.shape[1]]))
+        mean = density.mean_mm_BKD[0, 0].numpy()
+        errors_mm.append(np.linalg.norm(mean - events.locations_mm[i, 0]))
     assert np.median(errors_mm) == pytest.approx(best["val_error_median_mm"], rel=1e-3)
 
 
@@ -102,7 +105,7 @@ def test_data_that_go_in_mid_training_are_not_missed(make_job, run_job, easy_spl
     spoiled = load_bundle(export(job, tmp_path / "models"))
     expected = load_bundle(export(intact, tmp_path / "models"))
     assert spoiled.fingerprint == expected.fingerprint
-    assert spoiled.covariance_scale == expected.covariance_scale
+    assert spoiled.calibration == expected.calibration
     assert spoiled.metrics == expected.metrics
 
 

@@ -81,7 +81,7 @@ def test_while_features_are_computed_it_stops_between_blocks(make_job, monkeypat
 
     def counted(bank, first):
         computed.append(first)
-        compute(bank, first)
+        return compute(bank, first)
 
     monkeypatch.setattr(FeatureBank, "_compute", counted)
     progress, reports = run_asked(make_job(**CONSTANT), lambda: len(computed) >= 2)
