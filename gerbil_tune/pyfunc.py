@@ -55,9 +55,12 @@ class GerbilLocator(PythonModel):
         ]
         setup = self._bundle.setup
         shape = (0, len(setup.keypoints), setup.num_axes)
-        mean_mm = np.concatenate([np.empty(shape, np.float32), *(mean for mean, _ in parts)])
+        mean_mm = np.concatenate([np.empty(shape, np.float32), *(p.mean_mm_NKD for p in parts)])
         covariance_mm2 = np.concatenate(
-            [np.empty((*shape, setup.num_axes), np.float32), *(part for _, part in parts)]
+            [
+                np.empty((*shape, setup.num_axes), np.float32),
+                *(p.covariance_mm2_NKDD for p in parts),
+            ]
         )
         predictions, covariance = shape_for_output(mean_mm, covariance_mm2)
         return {"predictions": predictions, "covariance": covariance}

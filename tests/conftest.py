@@ -135,14 +135,16 @@ def flushed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def write_bundle(
-    root: Path, setup: Any = None, *, covariance_scale: float = 1.0, seed: int = 0, **sections: Any
+    root: Path, setup: Any = None, *, temperature: float = 1.0, seed: int = 0, **sections: Any
 ) -> Path:
     """Write a bundle of a small network with random weights; see the fixture ``make_bundle``."""
     import torch
 
-    from gerbil_tune.config.schema import ExperimentConfig, GccNetConfig, LagEncoderConfig
+    from gerbil_tune.config.architectures import GccNetConfig, LagEncoderConfig
+    from gerbil_tune.config.schema import ExperimentConfig
     from gerbil_tune.geometry import RecordingSetup
     from gerbil_tune.models.bundle import WEIGHTS, save_bundle, save_weights, weights_name
+    from gerbil_tune.models.calibrated import Calibration
     from gerbil_tune.models.localizer import Localizer
 
     small = GccNetConfig(lags=LagEncoderConfig(num_channels=8, num_blocks=2, hidden=16))
@@ -161,7 +163,7 @@ def write_bundle(
         setup=setup,
         weights_folder=folder,
         metrics={"validation/error_mm": 100.0},
-        covariance_scale=covariance_scale,
+        calibration=Calibration(temperature),
         provenance={"data_fingerprint": "0" * 64},
     )
 
@@ -170,7 +172,7 @@ def write_bundle(
 def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Factory of bundles of a small network with random weights, in a folder of their own.
 
-    ``make_bundle(setup, covariance_scale=1.5, seed=1, data=DataConfig(...))`` returns the bundle's folder.
+    ``make_bundle(setup, temperature=1.5, seed=1, data=DataConfig(...))`` returns the bundle's folder.
     By default the setup is 4 microphones at 125 kHz in an arena of 572 mm by 356 mm.
     """
 

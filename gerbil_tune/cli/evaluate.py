@@ -155,9 +155,8 @@ def evaluate_models(
     for name, bundle in loaded.items():
         for note in check_recording(labelled, bundle.setup):
             typer.echo(f"warning: {note}", err=True)
-        methods.append(
-            MethodResult(name, *predict_events(bundle, labelled, per_worker_batch_size=_BATCH))
-        )
+        predictions = predict_events(bundle, labelled, per_worker_batch_size=_BATCH)
+        methods.append(MethodResult.of_model(name, predictions))
     return EvaluationResult(
         data_path=", ".join(str(file.path) for file in labelled.files),
         arena_mm=first.setup.arena_mm,

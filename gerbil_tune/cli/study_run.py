@@ -230,11 +230,14 @@ class _StudyRun:
 
     def _search(self, placement: "Placement") -> None:
         """Run the trials that the budget allows."""
+        from gerbil_tune.config.parameters import parameter_paths
+        from gerbil_tune.data.files.cache import cache_folder
         from gerbil_tune.search.driver import run_trials
         from gerbil_tune.search.progress import BudgetView
-        from gerbil_tune.search.trial import TRIALS_FOLDER, TrialSite
+        from gerbil_tune.search.trial import TRIALS_FOLDER, TrialSite, fixes_features
 
         book, limits = self.book, self.book.space.study
+        shares_features = fixes_features(parameter_paths(book.space.parameters))
         self.site = TrialSite(
             self.opened.setup,
             self.opened.splits,
@@ -244,6 +247,7 @@ class _StudyRun:
             placement.workers_per_trial,
             placement.cpus_per_worker,
             placement.use_gpu,
+            cache_folder("features") if shares_features else None,
         )
         done = book.num_closed()
         again = f", {done} done before" if done else ""

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 import gerbil_tune
 from gerbil_tune.data.checks.cheap import prediction_checks
@@ -25,6 +24,7 @@ from gerbil_tune.data.files.index_files import read_indices
 from gerbil_tune.data.files.manifest import MANIFEST
 from gerbil_tune.errors import ConfigError, DatasetError
 from gerbil_tune.geometry import RecordingSetup
+from gerbil_tune.inference.locations import matching_locations
 from gerbil_tune.inference.progress import show_progress
 from gerbil_tune.inference.writer import PredictionWriter, file_attributes, read_attributes
 from gerbil_tune.tracking.model_registry import ResolvedModel
@@ -112,8 +112,10 @@ def predict_files(
         for finding in prediction_checks(events, setup)
     ]
     bundle, is_choice = load_bundle(model.path), event_index is not None
+    conformal = bundle.calibration.conformal
+    levels = () if conformal is None else conformal.levels
     outputs = [
-        _Output(target, events, _attributes(model, bundle, events, is_choice), is_choice)
+        _Output(target, events, _attributes(model, bundle, events, is_choice), levels, is_choice)
         for target, events in zip(targets, event_sets, strict=True)
     ]
     todo = [out for out in outputs if not out.is_up_to_date(setup)]
@@ -241,19 +243,6 @@ def check_recording(events: EventSet, setup: RecordingSetup) -> list[str]:
     return notes
 
 
-def matching_locations(events: EventSet, setup: RecordingSetup) -> npt.NDArray[np.float32] | None:
-    """Locations in mm, (N, K, D), of the keypoints and axes that a model predicts; None without."""
-    if events.locations_mm is None or events.num_axes < setup.num_axes:
-        return None
-    if set(setup.keypoints) <= set(events.keypoints):
-        events = events.select_keypoints(setup.keypoints)
-    elif not len(setup.keypoints) == len(events.keypoints) == 1:
-        # The name of a single keypoint says little: many files give none.
-        return None
-    locations = events.locations_mm
-    return None if locations is None else locations[..., : setup.num_axes]
-
-
 @dataclass(frozen=True, eq=False)
 class _Output:
     """A file to write, for the events of one input."""
@@ -261,6 +250,7 @@ class _Output:
     path: Path
     events: EventSet
     attributes: dict[str, str | float]
+    region_levels: tuple[float, ...]
     is_choice: bool = False
 
     def is_up_to_date(self, setup: RecordingSetup) -> bool:
@@ -273,7 +263,13 @@ class _Output:
         locations = matching_locations(self.events, setup)
         index = self.events.rows if self.is_choice else None
         return PredictionWriter(
-            self.path, len(self.events), setup, self.attributes, locations, index
+            self.path,
+            len(self.events),
+            setup,
+            self.attributes,
+            region_levels=self.region_levels,
+            locations_mm_NKD=locations,
+            event_index_N=index,
         )
 
 
@@ -286,7 +282,7 @@ def _attributes(
         "model_uri": model.uri,
         "model_version": model.version or "",
         "model_fingerprint": bundle.fingerprint,
-        "covariance_scale": bundle.covariance_scale,
+        "temperature": bundle.calibration.temperature,
         "data_fingerprint": events.fingerprint(),
         "package_version": gerbil_tune.__version__,
     }
@@ -340,8 +336,8 @@ def _write_all(
                 number = done.task.set_number
                 if number not in writers:
                     writers[number] = todo[number].open(setup)
-                writers[number].write(done.task.start, done.mean_mm_NKD, done.covariance_mm2_NKDD)
-                finite_NKD = np.isfinite(done.mean_mm_NKD)
+                writers[number].write(done.task.start, done.predictions)
+                finite_NKD = np.isfinite(done.predictions.mean_mm_NKD)
                 num_non_finite += int(np.count_nonzero(~finite_NKD.all(axis=(1, 2))))
                 if writers[number].complete:
                     writers[number].finish()

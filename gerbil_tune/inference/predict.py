@@ -15,6 +15,8 @@ import torch
 from gerbil_tune.data.batches import EvaluationBatches, prefetch
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.data.files.statistics import event_statistics
+from gerbil_tune.evaluation.predictions import EventPredictions, describe
+from gerbil_tune.inference.locations import matching_locations
 from gerbil_tune.models.bundle import TrainedModel, load_bundle
 
 FloatArray = npt.NDArray[np.float32]
@@ -40,13 +42,11 @@ class TaskResult:
 
     Attributes:
         task: The task.
-        mean_mm_NKD: Locations of its events in mm, float32.
-        covariance_mm2_NKDD: Calibrated covariance in mm², float32.
+        predictions: Of its events, in order.
     """
 
     task: Task
-    mean_mm_NKD: FloatArray
-    covariance_mm2_NKDD: FloatArray
+    predictions: EventPredictions
 
 
 def plan_tasks(
@@ -92,14 +92,15 @@ def run_task(
         per_worker_batch_size=min(per_worker_batch_size, affordable),
         with_statistics=bundle.uses_statistics,
     )
-    mean = np.empty((len(events), len(setup.keypoints), setup.num_axes), np.float32)
-    covariance = np.empty((*mean.shape, setup.num_axes), np.float32)
+    locations_NKD = matching_locations(events, setup)
+    parts, places = [], []
     for batch in prefetch(iter(batches)):
         rows = batch.indices_B.numpy()
-        mean[rows], covariance[rows] = bundle.predict_batch(
-            batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC
-        )
-    return TaskResult(task, mean, covariance)
+        density = bundle.predict_batch(batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC)
+        truth = None if locations_NKD is None else locations_NKD[rows]
+        parts.append(describe(density, bundle.calibration, setup, truth))
+        places.append(rows)
+    return TaskResult(task, EventPredictions.joined(parts).in_order(np.concatenate(places)))
 
 
 def run_tasks(
@@ -120,41 +121,38 @@ def predict_events(
     *,
     per_worker_batch_size: int,
     progress: Callable[[int], None] | None = None,
-) -> tuple[FloatArray, FloatArray]:
+) -> EventPredictions:
     """Predict all events of a set in this process.
 
     Args:
         bundle: The model.
-        events: N events; locations are not needed.
+        events: N events, at least one; with locations of the model's keypoints the result compares with them.
         per_worker_batch_size: Events of a batch at most.
         progress: Is told how many events more are done, now and then.
 
     Returns:
-        Means in mm, (N, K, D), and calibrated covariances in mm², (N, K, D, D), in the order of the events.
+        Predictions in the order of the events.
     """
-    setup = bundle.setup
-    mean = np.empty((len(events), len(setup.keypoints), setup.num_axes), np.float32)
-    covariance = np.empty((*mean.shape, setup.num_axes), np.float32)
     tasks = plan_tasks(
         [events],
         per_worker_batch_size=per_worker_batch_size,
         crop_length=bundle.crop_length,
     )
+    parts = []
     for done in run_tasks(bundle, [events], tasks, per_worker_batch_size=per_worker_batch_size):
-        rows = slice(done.task.start, done.task.stop)
-        mean[rows], covariance[rows] = done.mean_mm_NKD, done.covariance_mm2_NKDD
+        parts.append(done.predictions)
         if progress is not None:
-            progress(done.task.stop - done.task.start)
-    return mean, covariance
+            progress(len(done.predictions))
+    return EventPredictions.joined(parts)
 
 
-def predict_with_bundle(folder: Path, events: EventSet) -> tuple[FloatArray, FloatArray]:
+def predict_with_bundle(folder: Path, events: EventSet) -> EventPredictions:
     """Load a bundle and predict all events of a set in this process, on its GPU if it has one."""
     bundle = load_bundle(folder, device="cuda" if torch.cuda.is_available() else "cpu")
     return predict_events(bundle, events, per_worker_batch_size=_BATCH)
 
 
-def predict_padded(bundle: TrainedModel, audio_BTC: FloatArray) -> tuple[FloatArray, FloatArray]:
+def predict_padded(bundle: TrainedModel, audio_BTC: FloatArray) -> EventPredictions:
     """Predict events that are given as one array, as ``predict_events`` would from a file.
 
     Args:
@@ -162,7 +160,7 @@ def predict_padded(bundle: TrainedModel, audio_BTC: FloatArray) -> tuple[FloatAr
         audio_BTC: (B, T, C) float32; the zeros at the end of an event are padding.
 
     Returns:
-        Means in mm, (B, K, D), and calibrated covariances in mm², (B, K, D, D).
+        Predictions of the B events.
     """
     sounding_BT = np.any(audio_BTC != 0, axis=2)
     full_B = np.where(
@@ -177,9 +175,10 @@ def predict_padded(bundle: TrainedModel, audio_BTC: FloatArray) -> tuple[FloatAr
         first = (full - length) // 2
         cropped_BTC[i, :length] = event[first : first + length]
         statistics_B2C[i] = event_statistics(event[:full])
-    return bundle.predict_batch(
+    density = bundle.predict_batch(
         torch.from_numpy(cropped_BTC),
         torch.from_numpy(lengths_B.astype(np.int64)),
         torch.from_numpy(statistics_B2C[:, 0]),
         torch.from_numpy(statistics_B2C[:, 1]),
     )
+    return describe(density, bundle.calibration, bundle.setup)

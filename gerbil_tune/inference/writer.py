@@ -2,6 +2,8 @@
 
     /predictions   float32 (n, 2), mm from the arena's centre; (n, K, D) with several keypoints or three axes
     /covariance    float32 (n, 2, 2) or (n, K, D, D), mm², calibrated
+    /region_size   float32 (n, R) or (n, K, R), mm² (mm³ with three axes), of the region that holds the truth
+                   with the probability in the attribute ``levels``; infinite: the whole plane
     /locations     float32, mm, of the same shape as predictions, where the input has them
     /event_index   int64 (n,), which event of the input each row is, where not all were predicted
 
@@ -14,7 +16,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import h5py
 import numpy as np
@@ -23,6 +25,9 @@ import numpy.typing as npt
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.units import ORIGIN, UNITS
+
+if TYPE_CHECKING:
+    from gerbil_tune.evaluation.predictions import EventPredictions
 
 FloatArray = npt.NDArray[np.float32]
 CONTENT = "gerbil_tune predictions"
@@ -40,6 +45,7 @@ class PredictionWriter:
         num_events: int,
         setup: RecordingSetup,
         attributes: Mapping[str, str | float | int],
+        region_levels: tuple[float, ...] = (),
         locations_mm_NKD: FloatArray | None = None,
         event_index_N: npt.NDArray[np.int64] | None = None,
     ) -> None:
@@ -50,6 +56,7 @@ class PredictionWriter:
             num_events: N.
             setup: Keypoints and axes of the predictions.
             attributes: Of the file's root; see ``file_attributes``.
+            region_levels: Coverage that each conformal region promises.
             locations_mm_NKD: True locations to go with the predictions.
             event_index_N: Places of the events in the input; None: all of them in order.
 
@@ -75,6 +82,11 @@ class PredictionWriter:
         )
         self._create("predictions", mean.shape[1:], f"{UNITS}, origin {ORIGIN}")
         self._create("covariance", covariance.shape[1:], f"{UNITS}^2")
+        if region_levels:
+            per_keypoint = shape[1:2] if mean.ndim == 3 else ()
+            row_shape = (*per_keypoint, len(region_levels))
+            self._create("region_size", row_shape, f"{UNITS}^{setup.num_axes}")
+            self._file["region_size"].attrs["levels"] = np.array(region_levels)
         if locations_mm_NKD is not None:
             self._create("locations", mean.shape[1:], f"{UNITS}, origin {ORIGIN}")
             self._file["locations"][:] = locations_mm_NKD.reshape(num_events, *mean.shape[1:])
@@ -86,12 +98,17 @@ class PredictionWriter:
         """Whether every row has been written."""
         return bool(self._written.all())
 
-    def write(self, start: int, mean_mm_NKD: FloatArray, covariance_mm2_NKDD: FloatArray) -> None:
-        """Write the rows from ``start`` on; locations in mm, covariances in mm²."""
-        stop = start + len(mean_mm_NKD)
-        mean, covariance = shape_for_output(mean_mm_NKD, covariance_mm2_NKDD)
+    def write(self, start: int, predictions: "EventPredictions") -> None:
+        """Write the rows from ``start`` on."""
+        stop = start + len(predictions)
+        mean, covariance = shape_for_output(
+            predictions.mean_mm_NKD, predictions.covariance_mm2_NKDD
+        )
         self._file["predictions"][start:stop] = mean
         self._file["covariance"][start:stop] = covariance
+        if "region_size" in self._file:
+            sizes = predictions.region_size_NKR
+            self._file["region_size"][start:stop] = sizes[:, 0] if mean.ndim == 2 else sizes
         self._written[start:stop] = True
 
     def finish(self) -> None:

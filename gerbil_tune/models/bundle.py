@@ -4,7 +4,7 @@
         config.json               experiment config and recording setup
         best_weights.safetensors  lowest validation metric; init_ and final_ beside it
         metrics.json              validation metrics of the best weights
-        calibration.json          covariance_scale, fitted on validation
+        calibration.json          temperature and conformal thresholds, fitted on validation
         provenance.json           data fingerprint, package version, when, from which study
 
 ``ensemble`` has the folder of several bundles that answer as one.
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -36,11 +35,13 @@ from gerbil_tune.models.bundle_files import (
     flush,
     model_facts,
     model_folder,
-    read_covariance_scale,
+    read_calibration,
     read_json,
     write_json,
     write_model_folder,
 )
+from gerbil_tune.models.calibrated import Calibration
+from gerbil_tune.models.density import LocationDensity
 from gerbil_tune.models.ensemble import Ensemble, is_ensemble, make_ensemble, member_folders
 from gerbil_tune.models.localizer import Localizer, autocast_dtype
 
@@ -73,7 +74,7 @@ class Bundle:
         config: The experiment that made it.
         setup: The recording site that it is for.
         model: In evaluation mode.
-        covariance_scale: Factor on the covariance that calibrates it.
+        calibration: What makes its stated uncertainty true.
         metrics: Validation metrics.
         provenance: Where it came from.
         fingerprint: SHA-256 of the weights file, hexadecimal.
@@ -83,7 +84,7 @@ class Bundle:
     config: ExperimentConfig
     setup: RecordingSetup
     model: Localizer
-    covariance_scale: float
+    calibration: Calibration
     metrics: dict[str, Any]
     provenance: dict[str, Any]
     fingerprint: str
@@ -115,7 +116,7 @@ class Bundle:
         lengths_B: Tensor,
         mean_BC: Tensor | None = None,
         sd_BC: Tensor | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> LocationDensity:
         """Localize a padded batch.
 
         Args:
@@ -126,7 +127,7 @@ class Bundle:
             sd_BC: (B, C) float32, standard deviation likewise.
 
         Returns:
-            Mean in mm, (B, K, D) float32, and calibrated covariance in mm², (B, K, D, D) float32.
+            The calibrated density of each event, in mm, in main memory.
         """
         device = self.model.location_scale.mm_per_unit_D.device
         raw_BO = self.model(
@@ -135,9 +136,7 @@ class Bundle:
             None if mean_BC is None else mean_BC.to(device),
             None if sd_BC is None else sd_BC.to(device),
         )
-        prediction = self.model.distribution(raw_BO)
-        covariance = prediction.covariance_mm2_BKDD * self.covariance_scale
-        return prediction.mean_mm_BKD.cpu().numpy(), covariance.cpu().numpy()
+        return self.model.density(raw_BO).tempered(self.calibration.temperature).to("cpu")
 
 
 TrainedModel = Bundle | Ensemble
@@ -151,7 +150,7 @@ def save_bundle(
     setup: RecordingSetup,
     weights_folder: Path,
     metrics: Mapping[str, Any],
-    covariance_scale: float,
+    calibration: Calibration,
     provenance: Mapping[str, Any],
     folder: Path | None = None,
 ) -> Path:
@@ -163,7 +162,7 @@ def save_bundle(
         setup: The recording site.
         weights_folder: Where training left init_, best_ and final_weights.safetensors.
         metrics: Validation metrics of the best weights.
-        covariance_scale: Factor on the covariance that calibrates it.
+        calibration: What makes its stated uncertainty true.
         provenance: Where it came from.
         folder: Write exactly here instead.
     """
@@ -178,7 +177,7 @@ def save_bundle(
         for which in WEIGHTS:
             shutil.copyfile(weights_folder / weights_name(which), target / weights_name(which))
 
-    facts = model_facts(metrics, covariance_scale, provenance)
+    facts = model_facts(metrics, calibration, provenance)
     return write_model_folder(root / config.name, folder, fill, facts)
 
 
@@ -222,7 +221,7 @@ def _load_one(folder: Path, weights: str, device: str) -> Bundle:
         config=config,
         setup=setup,
         model=model.to(device).eval(),
-        covariance_scale=read_covariance_scale(folder),
+        calibration=read_calibration(folder),
         metrics=read_json(folder / METRICS_FILE),
         provenance=read_json(folder / PROVENANCE_FILE),
         fingerprint=hashlib.sha256(weights_path.read_bytes()).hexdigest(),

@@ -1,7 +1,6 @@
 """The files in a trained model's folder: written whole or not at all, and read with care."""
 
 import json
-import math
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gerbil_tune.errors import DatasetError
+from gerbil_tune.models.calibrated import Calibration
 
 CONFIG_FILE = "config.json"
 """Of a bundle: the experiment and the recording site."""
@@ -78,12 +78,12 @@ def flush_tree(folder: Path) -> None:
 
 
 def model_facts(
-    metrics: Mapping[str, Any], covariance_scale: float, provenance: Mapping[str, Any]
+    metrics: Mapping[str, Any], calibration: Calibration, provenance: Mapping[str, Any]
 ) -> Facts:
     """What every kind of model states of itself."""
     return {
         METRICS_FILE: metrics,
-        CALIBRATION_FILE: {"covariance_scale": covariance_scale},
+        CALIBRATION_FILE: calibration.to_json(),
         PROVENANCE_FILE: provenance,
     }
 
@@ -114,20 +114,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_covariance_scale(folder: Path) -> float:
-    """Read the factor on the covariance that calibrates a model.
+def read_calibration(folder: Path) -> Calibration:
+    """Read what calibrates a model.
 
     Raises:
-        DatasetError: If the folder's calibration.json does not state one.
+        DatasetError: If the folder's calibration.json does not state it.
     """
     path = folder / CALIBRATION_FILE
-    scale = read_json(path).get("covariance_scale")
-    if not (isinstance(scale, int | float) and 0.0 < scale < math.inf):
-        raise DatasetError(
-            f"{path}: covariance_scale must be a number above 0, but is {scale!r}; "
-            "export the model again"
-        )
-    return float(scale)
+    return Calibration.from_json(read_json(path), str(path))
 
 
 def _rename_to_free(temporary: Path, parent: Path, folder: Path | None) -> Path:

@@ -2,9 +2,7 @@
 
 The network is built and run on PyTorch's meta device, which has shapes but no numbers. Operations are counted
 as PyTorch counts them: matrix products and convolutions, a multiplication and an addition each being one. The
-correlations are counted by formula. Pointwise functions are left out.
-
-Letters: B batch, C microphones, T samples, W windows, F frequencies, P pairs, L lags.
+features are counted by formula. Pointwise functions are left out.
 """
 
 import math
@@ -16,15 +14,16 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from gerbil_tune.config.schema import ExperimentConfig
-from gerbil_tune.geometry import RecordingSetup, microphone_pairs
+from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.architecture import Architecture
 from gerbil_tune.models.batch_norm import use_statistics_of
-from gerbil_tune.models.features import Features, GeneralizedCrossCorrelation
-from gerbil_tune.models.heads import GaussianFullHead
-from gerbil_tune.models.registry import build_architecture
+from gerbil_tune.models.features.cost import feature_cost
+from gerbil_tune.models.features.extractor import FeatureExtractor
+from gerbil_tune.models.features.features import Features
+from gerbil_tune.models.heads.registry import build_head
+from gerbil_tune.models.registry import ARCHITECTURES, build_architecture
 
 _FLOAT_BYTES = 4
-_COMPLEX_BYTES = 8
 _MOMENTS = {"adamw": 2, "sgd": 1}
 
 
@@ -37,7 +36,7 @@ class ModelCost:
         gflop_per_event: Of one forward pass on an event of crop length, from audio on, 1e9 operations.
         training_bytes: Estimated memory of training in one worker: weights, gradients, optimizer, the
             batch and what a step computes from it in float32; without what the program itself takes.
-        features_gflop_per_event: The part of ``gflop_per_event`` that the correlations take.
+        features_gflop_per_event: The part of ``gflop_per_event`` that the features take.
     """
 
     parameters: int
@@ -62,51 +61,27 @@ def model_cost(config: ExperimentConfig, setup: RecordingSetup, num_workers: int
 
 @lru_cache(maxsize=1024)
 def _cost(config: ExperimentConfig, setup: RecordingSetup, events_at_once: int) -> ModelCost:
-    gcc = GeneralizedCrossCorrelation(config.features.gcc, setup)
-    head = GaussianFullHead(
-        config.head, num_keypoints=len(setup.keypoints), num_axes=setup.num_axes
-    )
+    uses = ARCHITECTURES[config.model.kind].uses
+    extractor = FeatureExtractor(config, setup, uses)
+    head = build_head(config.head, setup)
     with torch.device("meta"):
-        network = build_architecture(
-            config.model,
-            setup,
-            lag_shape=(gcc.num_planes, gcc.num_lags),
-            num_outputs=head.num_outputs,
-        )
-        features = _empty_features(network, gcc, setup, config.data.crop_length, events_at_once)
+        network = build_architecture(config.model, setup, extractor.shapes, head.output_shape)
+        features = extractor.shapes.empty(uses, events_at_once, config.data.crop_length)
         # Keeps as much as batch statistics do, and runs on this device.
         use_statistics_of(network, "running")
         operations, activation_bytes = _forward_cost(network, features)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    windows = _GccCost(gcc, setup.num_microphones, config.data.crop_length)
-    features_operations = windows.operations if network.uses_gcc else 0.0
-    features_bytes = events_at_once * windows.working_bytes if network.uses_gcc else 0
+    of_features = feature_cost(extractor, setup.num_microphones, config.data.crop_length)
     copies = 2 + _MOMENTS[config.optimizer.kind] + (config.training.ema_decay is not None)
     audio_bytes = events_at_once * setup.num_microphones * config.data.crop_length * _FLOAT_BYTES
     return ModelCost(
         parameters=parameters,
-        gflop_per_event=(operations / events_at_once + features_operations) / 1e9,
+        gflop_per_event=(operations / events_at_once + of_features.operations) / 1e9,
         # The audio as it was read, and its scaled copy. Features are there before the network runs.
         training_bytes=copies * parameters * _FLOAT_BYTES
         + 2 * audio_bytes
-        + max(activation_bytes, features_bytes),
-        features_gflop_per_event=features_operations / 1e9,
-    )
-
-
-def _empty_features(
-    network: Architecture,
-    gcc: GeneralizedCrossCorrelation,
-    setup: RecordingSetup,
-    num_samples: int,
-    num_events: int,
-) -> Features:
-    audio_BCT = torch.empty(num_events, setup.num_microphones, num_samples)
-    gcc_BPL = torch.empty(num_events, gcc.num_planes, gcc.num_lags)
-    return Features(
-        audio_BCT if network.uses_audio else None,
-        torch.full((num_events,), num_samples),
-        gcc_BPL if network.uses_gcc else None,
+        + max(activation_bytes, round(events_at_once * of_features.working_bytes)),
+        features_gflop_per_event=of_features.operations / 1e9,
     )
 
 
@@ -133,27 +108,3 @@ def _forward_cost(network: Architecture, features: Features) -> tuple[int, int]:
     sizes = [storage.nbytes() for storage in kept.values()]
     del raw_BO  # the kept tensors' storages had to stay apart until here
     return counter.get_total_flops(), sum(sizes) + 2 * max(sizes, default=0)
-
-
-class _GccCost:
-    """Operations and working memory of the correlations of one event."""
-
-    def __init__(
-        self, gcc: GeneralizedCrossCorrelation, num_microphones: int, num_samples: int
-    ) -> None:
-        pairs = len(microphone_pairs(num_microphones))
-        windows = math.ceil(num_samples / gcc.hop_length) + 2
-        frequencies = len(gcc.band_F)
-        has_power = gcc.config.coherence_exponent > 0
-        # A real transform takes 2.5 N log2 N operations, half of what a complex one does (FFTW's count).
-        transform = 2.5 * gcc.fft_length * math.log2(gcc.fft_length)
-        self.operations = (
-            (num_microphones * windows + gcc.num_planes) * transform
-            + 8.0 * pairs * windows * frequencies  # a complex product and its sum
-            + 4.0 * num_microphones * windows * frequencies * has_power
-        )
-        self.working_bytes = (
-            num_microphones * windows * gcc.config.window_length * _FLOAT_BYTES
-            + (2 * num_microphones - 1) * windows * frequencies * _COMPLEX_BYTES
-            + 3 * pairs * frequencies * _COMPLEX_BYTES
-        )

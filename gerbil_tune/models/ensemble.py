@@ -4,17 +4,14 @@
         ensemble.json       names of the members
         members/00/ 01/ ..  each a whole bundle
         metrics.json        validation metrics of the ensemble
-        calibration.json    its own covariance_scale, on top of the members'
+        calibration.json    its own, on top of the members'
         provenance.json     where it came from
 
-With equal weights the members' calibrated Gaussians N(mᵢ, Sᵢ) make a mixture. The ensemble states the
-Gaussian of the same first two moments, times one factor s that is fitted on validation events:
+The ensemble states the mixture of its members' calibrated densities, with equal weights (as in deep
+ensembles, Lakshminarayanan et al. 2017, arXiv:1612.01474), calibrated once more as a whole. Where the members
+differ, the ensemble is less sure.
 
-    m = mean(mᵢ)        S = s · (mean(Sᵢ) + mean((mᵢ - m)(mᵢ - m)ᵀ))
-
-The second term is the members' disagreement: where they differ, the ensemble is less sure.
-
-Letters: M members, B batch, C microphones, T samples, K keypoints, D axes.
+Letters: B batch, C microphones, T samples.
 """
 
 import hashlib
@@ -26,8 +23,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -38,18 +33,19 @@ from gerbil_tune.models.bundle_files import (
     METRICS_FILE,
     PROVENANCE_FILE,
     model_facts,
-    read_covariance_scale,
+    read_calibration,
     read_json,
     write_json,
     write_model_folder,
 )
+from gerbil_tune.models.calibrated import Calibration
+from gerbil_tune.models.density import LocationDensity
 
 if TYPE_CHECKING:
     from gerbil_tune.models.bundle import Bundle
 
 FORMAT = 1
 _MEMBERS = "members"
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -59,14 +55,14 @@ class Ensemble:
     Attributes:
         path: Its folder.
         members: At least two.
-        covariance_scale: Factor on the mixture's covariance that calibrates it.
+        calibration: What makes the mixture's uncertainty true.
         metrics: Validation metrics.
         provenance: Where it came from.
     """
 
     path: Path
     members: "tuple[Bundle, ...]"
-    covariance_scale: float
+    calibration: Calibration
     metrics: dict[str, Any]
     provenance: dict[str, Any]
 
@@ -98,7 +94,9 @@ class Ensemble:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the members' fingerprints and calibrations, hexadecimal."""
-        parts = [f"{member.fingerprint} {member.covariance_scale!r}" for member in self.members]
+        parts = [
+            f"{member.fingerprint} {member.calibration.temperature!r}" for member in self.members
+        ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def predict_batch(
@@ -107,39 +105,15 @@ class Ensemble:
         lengths_B: Tensor,
         mean_BC: Tensor | None = None,
         sd_BC: Tensor | None = None,
-    ) -> tuple[FloatArray, FloatArray]:
-        """Localize a padded batch; arguments and results are those of ``Bundle.predict_batch``."""
-        answers = [
+    ) -> LocationDensity:
+        """Localize a padded batch; arguments and result are those of ``Bundle.predict_batch``."""
+        densities = [
             member.predict_batch(
                 *cut_to_middle(audio_BTC, lengths_B, member.crop_length), mean_BC, sd_BC
             )
             for member in self.members
         ]
-        mean_BKD, covariance_BKDD = mixture_moments(
-            [mean for mean, _ in answers], [covariance for _, covariance in answers]
-        )
-        scale = np.float32(self.covariance_scale)
-        return mean_BKD, covariance_BKDD * scale
-
-
-def mixture_moments(
-    means_MBKD: Sequence[npt.NDArray[Any]], covariances_MBKDD: Sequence[npt.NDArray[Any]]
-) -> tuple[FloatArray, FloatArray]:
-    """Mean and covariance of a mixture of Gaussians with equal weights.
-
-    Args:
-        means_MBKD: Of each member (B, K, D), mm.
-        covariances_MBKDD: Of each member (B, K, D, D), mm².
-
-    Returns:
-        (B, K, D) in mm and (B, K, D, D) in mm², float32.
-    """
-    means = np.asarray(means_MBKD, np.float64)
-    mean_BKD = means.mean(axis=0)
-    apart = means - mean_BKD
-    between_BKDD = (apart[..., :, None] * apart[..., None, :]).mean(axis=0)
-    within_BKDD = np.asarray(covariances_MBKDD, np.float64).mean(axis=0)
-    return mean_BKD.astype(np.float32), (within_BKDD + between_BKDD).astype(np.float32)
+        return LocationDensity.mixture_of(densities).tempered(self.calibration.temperature)
 
 
 def cut_to_middle(audio_BTC: Tensor, lengths_B: Tensor, crop_length: int) -> tuple[Tensor, Tensor]:
@@ -159,7 +133,7 @@ def save_ensemble(
     bundles: Sequence[Path],
     *,
     metrics: Mapping[str, Any],
-    covariance_scale: float,
+    calibration: Calibration,
     provenance: Mapping[str, Any],
 ) -> Path:
     """Copy bundles into the folder of an ensemble, ``parent/<next number>``, and return that folder."""
@@ -170,7 +144,7 @@ def save_ensemble(
         for name, bundle in zip(names, bundles, strict=True):
             shutil.copytree(bundle, folder / _MEMBERS / name)
 
-    facts = model_facts(metrics, covariance_scale, provenance)
+    facts = model_facts(metrics, calibration, provenance)
     return write_model_folder(parent, None, fill, facts)
 
 
@@ -219,7 +193,7 @@ def make_ensemble(folder: Path, members: "tuple[Bundle, ...]") -> Ensemble:
     return Ensemble(
         path=folder,
         members=members,
-        covariance_scale=read_covariance_scale(folder),
+        calibration=read_calibration(folder),
         metrics=read_json(folder / METRICS_FILE),
         provenance=read_json(folder / PROVENANCE_FILE),
     )

@@ -5,20 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.evaluation.paired import against_others, compare_methods
+from gerbil_tune.evaluation.predictions import EventPredictions
 from gerbil_tune.evaluation.results import EvaluationResult, MethodResult
-from gerbil_tune.evaluation.score import score
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.models.bundle_files import read_covariance_scale
-from gerbil_tune.models.ensemble import mixture_moments
 
-Predict = Callable[[Path, EventSet], tuple[NDArray[Any], NDArray[Any]]]
-"""Predicts events with a bundle: means (N, K, D) in mm and covariances (N, K, D, D) in mm²."""
+Predict = Callable[[Path, EventSet], EventPredictions]
+"""Predicts events with a bundle, compared with their locations."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ def predict_all(
     setup: RecordingSetup,
     predict: Predict,
 ) -> EvaluationResult:
-    """Predict events with several bundles and their ensemble, which needs no prediction of its own.
+    """Predict events with several bundles and their ensemble.
 
     Args:
         bundles: Members of the ensemble by name.
@@ -65,18 +62,16 @@ def predict_all(
             f"{events.files[0].path} has no locations, so models cannot be compared on it; leave it out "
             "as test events"
         )
-    answers = {name: predict(bundle, labelled) for name, bundle in bundles.items()}
-    mean, covariance = mixture_moments(
-        [mean for mean, _ in answers.values()], [covariance for _, covariance in answers.values()]
-    )
-    covariance *= np.float32(read_covariance_scale(ensemble))
-    members = [MethodResult(name, *answer) for name, answer in answers.items()]
+    models = {**bundles, f"ensemble of {len(bundles)}": ensemble}
+    methods = [
+        MethodResult.of_model(name, predict(bundle, labelled)) for name, bundle in models.items()
+    ]
     return EvaluationResult(
         data_path=", ".join(str(file.path) for file in labelled.files),
         arena_mm=setup.arena_mm,
         keypoints=setup.keypoints,
         locations_mm_NKD=locations[..., : setup.num_axes],
-        methods=(*members, MethodResult(f"ensemble of {len(members)}", mean, covariance)),
+        methods=tuple(methods),
     )
 
 
@@ -92,7 +87,7 @@ def judge(evaluation: EvaluationResult, figure: str, groups_N: NDArray[Any] | No
         groups_N: Group of each event, where groups are known.
     """
     *singles, ensemble = evaluation.methods
-    winner = min(singles, key=lambda method: _figure(method, evaluation, figure))
+    winner = min(singles, key=lambda method: evaluation.figures(method)[figure])
     says = [f"{winner.name} has the lowest {figure} of {len(singles)} refits"]
     says += against_others(evaluation, winner.name, [s.name for s in singles], groups_N)
     against = compare_methods(evaluation, ensemble.name, winner.name, groups_N)
@@ -104,9 +99,3 @@ def judge(evaluation: EvaluationResult, figure: str, groups_N: NDArray[Any] | No
         else f"the {ensemble.name} is not better beyond chance, so {winner.name} alone is the champion"
     )
     return Verdict(winner.name, ensemble_wins, tuple(says))
-
-
-def _figure(method: MethodResult, evaluation: EvaluationResult, figure: str) -> float:
-    covariance = method.covariance_mm2_NKDD
-    assert covariance is not None, "all bundles state one"
-    return score(method.predictions_mm_NKD, covariance, evaluation.locations_mm_NKD)[figure]

@@ -12,7 +12,7 @@ Probes = dict[str, Sequence[Scalar]]
 Values = dict[str, Scalar]
 
 _OPTIMIZER = "optimizer/"
-_NO_MATTER = ("augmentation/", "lr_schedule/", "scaling/")
+_NO_MATTER = ("augmentation/", "loss/", "lr_schedule/", "scaling/")
 """Sections that change no tensor's shape."""
 _FAINT = 0.9
 """A parameter of whose probes the smallest takes more than this part of the largest is asked again."""

@@ -13,7 +13,7 @@ from gerbil_tune.data.events import EventSet
 from gerbil_tune.data.splits.splits import Splits
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.cost import ModelCost, model_cost
-from gerbil_tune.models.features import Features
+from gerbil_tune.models.features.features import Features
 from gerbil_tune.models.localizer import Localizer, autocast_dtype
 from gerbil_tune.training.feature_bank import features_are_constant
 from gerbil_tune.training.session import local_device
@@ -44,7 +44,7 @@ class StepTime:
         """Estimated time of an epoch of another configuration of the same architecture."""
         network_s = self.network_s * network_gflop(cost) / self.network_gflop
         num_training, num_validation = len(splits.train), len(splits.validation)
-        keeps_features = features_are_constant(config, self.model, splits.train)
+        keeps_features = features_are_constant(config, self.model.extractor, splits.train)
         num_read = 0 if keeps_features else num_training + num_validation
         return network_s * (num_training + num_validation / _PASSES) + self.features_s * num_read
 
@@ -72,16 +72,17 @@ def measure_step(config: ExperimentConfig, setup: RecordingSetup, events: EventS
     def extract() -> Features:
         batch = next(iter(batches)).to(device)
         with torch.no_grad():
-            return model.extract_features(
+            features: Features = model.extractor(
                 batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC, may_overwrite=True
             )
+            return features
 
     features = extract()
-    centre_B11 = torch.zeros(num_events, 1, 1, device=device)
+    centre_BKD = torch.zeros(num_events, len(setup.keypoints), setup.num_axes, device=device)
 
     def step() -> None:
-        density_BK = model.distribution(model.read(features)).log_density_BK(centre_B11)
-        density_BK.mean().backward()  # type: ignore[no-untyped-call]
+        loss_B = model.loss(model.density(model.read(features)), centre_BKD)
+        loss_B.mean().backward()  # type: ignore[no-untyped-call]
 
     return StepTime(
         model=model,

@@ -1,7 +1,7 @@
 """One trial, as Ray Tune runs it."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class TrialSite:
         workers_per_trial: DDP ranks of each trial.
         cpus_per_worker: CPUs of each.
         use_gpu: Whether workers have GPUs.
+        feature_cache: Folder of features that trials share, where they are not searched; None: each trial
+            computes its own.
     """
 
     setup: RecordingSetup
@@ -50,6 +52,7 @@ class TrialSite:
     workers_per_trial: int = 1
     cpus_per_worker: float = 1.0
     use_gpu: bool = False
+    feature_cache: Path | None = None
 
     def run_dir(self, number: int) -> Path:
         """Folder of a trial."""
@@ -64,6 +67,7 @@ class TrialSite:
             self.run_dir(number),
             self.metric,
             stop_file=self.stop_file,
+            feature_cache=self.feature_cache,
         )
 
 
@@ -89,6 +93,15 @@ class CheckpointRemover:
     def on_end(self, trial: FrozenTrial, reason: str) -> None:
         """Delete them."""
         remove_checkpoints(trial_dir(self.trials_dir, trial.number))
+
+
+def fixes_features(parameters: Iterable[str]) -> bool:
+    """Whether trials differ in nothing that features are computed from, but perhaps in which they use.
+
+    Args:
+        parameters: Paths of all parameters that are searched.
+    """
+    return not any(path.startswith(("features/", "data/")) for path in parameters)
 
 
 def trial_dir(trials_dir: Path, number: int) -> Path:

@@ -7,7 +7,6 @@ Legend: N events, K keypoints, D axes.
 """
 
 import contextlib
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -18,6 +17,8 @@ from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.data.checks.audio_scan import scan_audio
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.errors import DatasetError, NonFiniteLossError
+from gerbil_tune.models.density import LocationDensity
+from gerbil_tune.models.losses import make_loss
 from gerbil_tune.training.checkpoints import Progress
 from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.session import TrainingSession
@@ -27,7 +28,7 @@ _EVENTS_AT_A_TIME = 4096
 _MOST_BYTES = 64 * 1024**3
 """Audio that is read at most: some minutes' worth."""
 _EXPLODED_NATS = 100.0
-"""A training NLL so far above that of a model without knowledge is no noise of a few events."""
+"""A training loss so far above that of a model without knowledge is no noise of a few events."""
 _PATIENCE_EPOCHS, _PATIENCE_STEPS = 2, 50
 """Of an exploded loss: the warm-up's first steps may be wild, and yet the run a good one."""
 
@@ -63,41 +64,45 @@ def non_finite_error(
     return NonFiniteLossError(f"{what}; {_advice(config)}")
 
 
-def ignorant_nll(job: TrainingJob) -> float:
-    """Training NLL, in nats, of the arena's centre with a standard deviation of a quarter of its width.
+def ignorant_loss(job: TrainingJob) -> float:
+    """Training loss of the arena's centre with a standard deviation of a quarter of its width.
 
     About where every run begins, whatever its scaling and its seed.
     """
-    locations_NKD = job.splits.train.locations_mm
-    assert locations_NKD is not None
+    assert job.splits.train.locations_mm is not None
+    locations_NKD = torch.as_tensor(job.splits.train.locations_mm)
     sd_mm = min(job.setup.arena_mm) / 4
-    squares_NK = (np.asarray(locations_NKD, np.float64) ** 2).sum(axis=-1)
-    num_axes = locations_NKD.shape[-1]
-    return float(
-        num_axes * math.log(sd_mm * math.sqrt(2 * math.pi)) + squares_NK.mean() / (2 * sd_mm**2)
+    spread_DD = sd_mm * torch.eye(locations_NKD.shape[-1])
+    density = LocationDensity(
+        torch.zeros(*locations_NKD.shape[:2], 1),
+        torch.zeros_like(locations_NKD)[:, :, None],
+        spread_DD.expand(*locations_NKD.shape[:2], 1, -1, -1),
     )
+    return float(make_loss(job.config.loss, job.setup)(density, locations_NKD).mean())
 
 
-def check_explosion(train_nll: float, num_steps: int, progress: Progress, job: TrainingJob) -> None:
+def check_explosion(
+    train_loss: float, num_steps: int, progress: Progress, job: TrainingJob
+) -> None:
     """Count the epochs in a row in which the loss was far above its beginning, and give up after some.
 
     Args:
-        train_nll: Mean over the epoch that has just ended.
+        train_loss: Mean over the epoch that has just ended.
         num_steps: Its steps.
         progress: Where they are counted.
         job: Of the run.
 
     Raises:
-        NonFiniteLossError: If the training NLL was more than 100 nats above that of a model without
-            knowledge for at least 2 epochs and 50 steps.
+        NonFiniteLossError: If the training loss was more than 100 (nats, of a likelihood) above that of a
+            model without knowledge for at least 2 epochs and 50 steps.
     """
-    beginning = ignorant_nll(job)
-    exploded = train_nll > beginning + _EXPLODED_NATS
+    beginning = ignorant_loss(job)
+    exploded = train_loss > beginning + _EXPLODED_NATS
     progress.exploded_epochs = progress.exploded_epochs + 1 if exploded else 0
     epochs = progress.exploded_epochs
     if epochs >= _PATIENCE_EPOCHS and epochs * num_steps >= _PATIENCE_STEPS:
         raise NonFiniteLossError(
-            f"the loss exploded: the training NLL of epoch {progress.epoch + 1} is {train_nll:.3g}, "
+            f"the loss exploded: the training loss of epoch {progress.epoch + 1} is {train_loss:.3g}, "
             f"after {epochs} epochs above {beginning + _EXPLODED_NATS:.3g}, where a model without any "
             f"knowledge has {beginning:.3g}; {_advice(job.config)}"
         )

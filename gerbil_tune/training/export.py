@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from gerbil_tune import __version__
+from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.errors import DatasetError
-from gerbil_tune.evaluation.calibration import fit_covariance_scale
-from gerbil_tune.evaluation.score import score
+from gerbil_tune.evaluation.calibrate import calibrate
+from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.bundle import read_bundle_config, save_bundle
-from gerbil_tune.models.bundle_files import PROVENANCE_FILE, read_covariance_scale, read_json
-from gerbil_tune.models.ensemble import mixture_moments, save_ensemble
+from gerbil_tune.models.bundle_files import PROVENANCE_FILE, read_calibration, read_json
+from gerbil_tune.models.density import LocationDensity
+from gerbil_tune.models.ensemble import save_ensemble
+from gerbil_tune.models.localizer import read_outputs
 from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.loop import BEST_PREDICTIONS
 
@@ -39,16 +44,15 @@ def export_bundle(
         provenance: Where the run came from; data and package are added here.
         folder: Write exactly here instead.
     """
-    mean, covariance, truth = _validation_predictions(job.run_dir)
-    covariance_scale = float(fit_covariance_scale(mean, covariance, truth))
-    metrics = score(mean, covariance * covariance_scale, truth)
+    density, truth_NKD = _validation_densities(job.run_dir, job.config, job.setup)
+    calibration, metrics = calibrate(density, truth_NKD, job.setup)
     return save_bundle(
         root,
         config=job.config,
         setup=job.setup,
         weights_folder=job.run_dir,
-        metrics={f"val_{name}": value for name, value in metrics.items()},
-        covariance_scale=covariance_scale,
+        metrics=metrics,
+        calibration=calibration,
         provenance={
             **provenance,
             **_here_and_now(),
@@ -72,27 +76,26 @@ def export_ensemble(members: Sequence[tuple[Path, Path]], root: Path) -> Path:
     Raises:
         DatasetError: If their validation events differ.
     """
-    means, covariances, truths = [], [], []
+    densities, truths = [], []
     for run_dir, bundle in members:
-        mean, covariance, truth = _validation_predictions(run_dir)
-        means.append(mean)
-        covariances.append(covariance * read_covariance_scale(bundle))
-        truths.append(truth)
-        if not np.array_equal(truth, truths[0]):
+        config, setup = read_bundle_config(bundle)
+        density, truth_NKD = _validation_densities(run_dir, config, setup)
+        densities.append(density.tempered(read_calibration(bundle).temperature))
+        truths.append(truth_NKD)
+        if not torch.equal(truth_NKD, truths[0]):
             raise DatasetError(
                 f"{run_dir} was validated on other events than {members[0][0]}; the members of an ensemble "
                 "must share them"
             )
-    mean, covariance = mixture_moments(means, covariances)
-    covariance_scale = float(fit_covariance_scale(mean, covariance, truths[0]))
-    metrics = score(mean, covariance * covariance_scale, truths[0])
+    mixture = LocationDensity.mixture_of(densities)
+    calibration, metrics = calibrate(mixture, truths[0], setup)
     described = [read_json(bundle / PROVENANCE_FILE) for _, bundle in members]
     own = {key: value for key, value in described[0].items() if key not in ("trial", "workers")}
     return save_ensemble(
         root / read_bundle_config(members[0][1])[0].name,
         [bundle for _, bundle in members],
-        metrics={f"val_{name}": value for name, value in metrics.items()},
-        covariance_scale=covariance_scale,
+        metrics=metrics,
+        calibration=calibration,
         provenance={
             **own,
             **_here_and_now(),
@@ -107,10 +110,12 @@ def has_validation_predictions(run_dir: Path) -> bool:
     return (run_dir / BEST_PREDICTIONS).is_file()
 
 
-def _validation_predictions(run_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, covariance and truth, as ``BEST_PREDICTIONS`` keeps them."""
+def _validation_densities(
+    run_dir: Path, config: ExperimentConfig, setup: RecordingSetup
+) -> tuple[LocationDensity, Tensor]:
+    """What the best weights stated of the validation events, and the truth (N, K, D) in mm."""
     stored = load_file(run_dir / BEST_PREDICTIONS)
-    return stored["mean"], stored["covariance"], stored["truth"]
+    return read_outputs(config, setup, stored["raw"]), stored["truth"]
 
 
 def _here_and_now() -> dict[str, str]:

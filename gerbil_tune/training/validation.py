@@ -1,6 +1,6 @@
 """How good the weights are: every validation event predicted once, over all workers.
 
-Letters: B batch, K keypoints, D axes, N events.
+Letters: B batch, O raw outputs, K keypoints, D axes, N events.
 """
 
 import time
@@ -11,7 +11,7 @@ import torch
 import torch.distributed
 
 from gerbil_tune.evaluation.score import score
-from gerbil_tune.models.localizer import Localizer
+from gerbil_tune.models.localizer import Localizer, read_outputs
 from gerbil_tune.training.divergence import non_finite_error
 from gerbil_tune.training.job import TrainingJob
 from gerbil_tune.training.memory import free_memory, out_of_memory
@@ -19,8 +19,8 @@ from gerbil_tune.training.session import TrainingSession
 from gerbil_tune.training.steps import ValidationSet
 from gerbil_tune.training.stopping import StopTraining
 
-Predictions = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Mean (N, K, D), covariance (N, K, D, D) and truth (N, K, D), float32, in mm and mm², in the set's order."""
+Predictions = tuple[torch.Tensor, torch.Tensor]
+"""Raw outputs (N, O) and true locations (N, K, D) in mm, float32, in the set's order, in main memory."""
 
 _MOST_TIMED_EVENTS = 64
 _TIMED_PASSES = 3
@@ -39,10 +39,12 @@ def evaluate(
     if session.world_size > 1:
         share_statistics(model)
     predictions = predict_validation(model, validation, session)
-    if not all(np.isfinite(values).all() for values in predictions):
+    if not all(values.isfinite().all() for values in predictions):
         what = "the predictions or locations of validation events became NaN or infinite"
         raise non_finite_error(what, job.splits.validation, job.config, session)
-    return {f"val_{name}": value for name, value in score(*predictions).items()}, predictions
+    raw_NO, truth_NKD = predictions
+    density = read_outputs(job.config, job.setup, raw_NO)
+    return {f"val_{name}": value for name, value in score(density, truth_NKD).items()}, predictions
 
 
 def share_statistics(model: torch.nn.Module) -> None:
@@ -71,15 +73,8 @@ def predict_validation(
     rows: list[tuple[np.ndarray, ...]] = []
     stops = False
     for features, locations_BKD, places_B in validation.batches():
-        prediction = model.distribution(model.read(features))
-        rows.append(
-            (
-                places_B,
-                prediction.mean_mm_BKD.cpu().numpy(),
-                prediction.covariance_mm2_BKDD.cpu().numpy(),
-                locations_BKD.cpu().numpy(),
-            )
-        )
+        raw_BO = model.read(features)
+        rows.append((places_B, raw_BO.cpu().numpy(), locations_BKD.cpu().numpy()))
         stops = session.stop_requested()
         if stops:
             break
@@ -90,9 +85,9 @@ def predict_validation(
         stops = any(stopped for _, stopped in gathered)
     if stops:
         raise StopTraining
-    places_N, mean, covariance, truth = map(np.concatenate, zip(*rows, strict=True))
+    places_N, raw_NO, truth_NKD = map(np.concatenate, zip(*rows, strict=True))
     order_N = np.argsort(places_N)
-    return mean[order_N], covariance[order_N], truth[order_N]
+    return torch.from_numpy(raw_NO[order_N]), torch.from_numpy(truth_NKD[order_N])
 
 
 def predict_ms_per_event(
@@ -132,7 +127,7 @@ def _timed_batch_s(model: Localizer, validation: ValidationSet, num_events: int)
     while len(durations_s) < _TIMED_PASSES and sum(durations_s) < _TIMING_BUDGET_S:
         started = time.perf_counter()
         raw_BO = model(batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC)
-        _ = model.distribution(raw_BO).covariance_mm2_BKDD
+        _ = model.density(raw_BO).covariance_mm2_BKDD
         if on_gpu:
             torch.cuda.synchronize()
         durations_s.append(time.perf_counter() - started)

@@ -299,7 +299,7 @@ def main():
     results["diverged"] = diverge(folder, rank)
     torch.distributed.destroy_process_group()
     (folder / f"rank-{rank}.json").write_text(json.dumps(results))
-    assert math.isfinite(results["gcc-net"][-1]["train_nll"])
+    assert math.isfinite(results["gcc-net"][-1]["train_loss"])
 
 
 if __name__ == "__main__":

@@ -81,8 +81,8 @@ def change_space(folder, old, new):
         ),
         (
             "kind: gcc-net",
-            "kind: resnet",
-            "space.yaml: base: model/kind is 'resnet'; valid: densenet, simplenet, corrnet, gcc-net",
+            "kind: oracle",
+            "space.yaml: base: model/kind is 'oracle'; valid: densenet, simplenet, corrnet, gcc-net",
         ),
     ],
 )
@@ -129,8 +129,8 @@ def test_a_wrong_space_file(folder, old, new, sentence):
             "--set 'training/epochs={' cannot be parsed as YAML: ",
         ),
         (
-            ["train", "--data", "good.h5", "--set", "model/kind=resnet"],
-            "config: model/kind is 'resnet'; valid: densenet, simplenet, corrnet, gcc-net",
+            ["train", "--data", "good.h5", "--set", "model/kind=oracle"],
+            "config: model/kind is 'oracle'; valid: densenet, simplenet, corrnet, gcc-net",
         ),
         (
             ["train", "--data", "good.h5", "--workers", "3"],

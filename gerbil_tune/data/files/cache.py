@@ -3,6 +3,7 @@
     <cache>/packed/<content>.h5          audio of files that cannot be mapped into memory
     <cache>/recognised/<file's stamp>    content of a file that was seen before
     <cache>/statistics/<content>.f32     mean and standard deviation of each event and channel
+    <cache>/features/<key>-cpu.npy       correlations and maps of events, where a study does not search them
 
 Everything may be deleted at any time.
 """

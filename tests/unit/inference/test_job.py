@@ -23,7 +23,7 @@ SETUP = RecordingSetup(4, 125_000.0, (572.0, 356.0))
 
 @pytest.fixture(scope="module")
 def model(make_bundle: Callable[..., Path]) -> ResolvedModel:
-    return ResolvedModel(make_bundle(SETUP, covariance_scale=1.5), "models:/m/3", "3")
+    return ResolvedModel(make_bundle(SETUP, temperature=1.5), "models:/m/3", "3")
 
 
 def no_ray() -> None:
@@ -44,10 +44,10 @@ def test_one_file_goes_to_the_file_that_is_named(model, make_event_file, tmp_pat
     assert summary.events_per_s == pytest.approx(20 / summary.seconds)
 
     bundle, events = load_bundle(model.path), open_events(path)
-    mean, covariance = predict_events(bundle, events, per_worker_batch_size=64)
+    expected = predict_events(bundle, events, per_worker_batch_size=64)
     with h5py.File(output) as file:
-        np.testing.assert_array_equal(file["predictions"], mean[:, 0])
-        np.testing.assert_array_equal(file["covariance"], covariance[:, 0])
+        np.testing.assert_array_equal(file["predictions"], expected.mean_mm_NKD[:, 0])
+        np.testing.assert_array_equal(file["covariance"], expected.covariance_mm2_NKDD[:, 0])
         np.testing.assert_array_equal(file["locations"], events.locations_mm[:, 0])
         attributes = dict(file.attrs)
     assert attributes == {
@@ -58,7 +58,7 @@ def test_one_file_goes_to_the_file_that_is_named(model, make_event_file, tmp_pat
         "model_uri": "models:/m/3",
         "model_version": "3",
         "model_fingerprint": bundle.fingerprint,
-        "covariance_scale": 1.5,
+        "temperature": 1.5,
         "data_fingerprint": events.fingerprint(),
         "package_version": attributes["package_version"],
     }

@@ -14,6 +14,7 @@ from gerbil_tune.data.events import open_events
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.inference.predict import plan_tasks, predict_events, predict_padded
 from gerbil_tune.models.bundle import Bundle, load_bundle
+from gerbil_tune.models.density import LocationDensity
 
 CROP = 500
 
@@ -24,7 +25,7 @@ def bundle(make_bundle: Callable[..., Path]) -> Bundle:
     setup = RecordingSetup(
         4, 125_000.0, (572.0, 356.0, 300.0), keypoints=("nose", "head"), num_axes=3
     )
-    path = make_bundle(setup, covariance_scale=2.0, data=DataConfig(evaluation_crop_length=CROP))
+    path = make_bundle(setup, temperature=2.0, data=DataConfig(evaluation_crop_length=CROP))
     return load_bundle(path)
 
 
@@ -33,7 +34,9 @@ def test_each_event_gets_what_the_model_says_of_it_alone(bundle, make_event_file
     path = make_event_file(lengths=[700, 300, 500, 20, 2000, 450, 300], dtype=dtype, locations=None)
     events = open_events(path)
     done: list[int] = []
-    mean, covariance = predict_events(bundle, events, per_worker_batch_size=3, progress=done.append)
+    found = predict_events(bundle, events, per_worker_batch_size=3, progress=done.append)
+    mean, covariance = found.mean_mm_NKD, found.covariance_mm2_NKDD
+    assert found.nll_NK is None
     assert (mean.shape, mean.dtype) == ((7, 2, 3), np.float32)
     assert (covariance.shape, covariance.dtype) == ((7, 2, 3, 3), np.float32)
     assert sum(done) == 7
@@ -42,13 +45,15 @@ def test_each_event_gets_what_the_model_says_of_it_alone(bundle, make_event_file
         first = (len(audio) - min(len(audio), CROP)) // 2
         crop = torch.from_numpy(audio[first : first + CROP].copy())[None]
         alone = bundle.predict_batch(crop, torch.tensor([crop.shape[1]]))
-        np.testing.assert_allclose(mean[i], alone[0][0], atol=1e-2)
-        np.testing.assert_allclose(covariance[i], alone[1][0], rtol=1e-3, atol=1e-2)
+        np.testing.assert_allclose(mean[i], alone.mean_mm_BKD[0], atol=1e-2)
+        np.testing.assert_allclose(
+            covariance[i], alone.covariance_mm2_BKDD[0], rtol=1e-3, atol=1e-2
+        )
 
 
 def test_covariances_are_calibrated_and_positive(bundle, make_event_file):
     events = open_events(make_event_file())
-    _, covariance = predict_events(bundle, events, per_worker_batch_size=64)
+    covariance = predict_events(bundle, events, per_worker_batch_size=64).covariance_mm2_NKDD
     assert np.linalg.eigvalsh(covariance).min() > 0
 
 
@@ -59,8 +64,11 @@ def test_padded_arrays_are_predicted_as_files_are(bundle, make_event_file):
     for i, length in enumerate(lengths):
         padded[i, :length] = events.read(i)
     expected = predict_events(bundle, events, per_worker_batch_size=64)
-    for received, wanted in zip(predict_padded(bundle, padded), expected, strict=True):
-        np.testing.assert_allclose(received, wanted, rtol=1e-3, atol=1e-2)
+    received = predict_padded(bundle, padded)
+    for field in ("mean_mm_NKD", "covariance_mm2_NKDD"):
+        np.testing.assert_allclose(
+            getattr(received, field), getattr(expected, field), rtol=1e-3, atol=1e-2
+        )
 
 
 def test_batches_stay_within_memory(bundle, make_event_file, monkeypatch):
@@ -69,7 +77,8 @@ def test_batches_stay_within_memory(bundle, make_event_file, monkeypatch):
 
     def predict_batch(self: Bundle, audio_BTC: torch.Tensor, *_: torch.Tensor | None):
         sizes.append(audio_BTC.numel())
-        return np.zeros((len(audio_BTC), 2, 3)), np.zeros((len(audio_BTC), 2, 3, 3))
+        means = torch.zeros(len(audio_BTC), 2, 3)
+        return LocationDensity.gaussian(means, torch.eye(3).expand(len(audio_BTC), 2, 3, 3))
 
     monkeypatch.setattr(Bundle, "predict_batch", predict_batch)
     monkeypatch.setattr("gerbil_tune.inference.predict._MAX_BATCH_VALUES", 3 * CROP * 4)

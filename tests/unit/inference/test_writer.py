@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from gerbil_tune.errors import DatasetError
+from gerbil_tune.evaluation.predictions import EventPredictions
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.inference.writer import PredictionWriter, file_attributes, read_attributes
 
 FLAT = RecordingSetup(4, 125_000.0, (572.0, 356.0))
 TALL = RecordingSetup(4, 125_000.0, (572.0, 356.0, 300.0), keypoints=("nose", "head"), num_axes=3)
-ATTRIBUTES = {"model_uri": "models:/m/1", "model_version": "1", "covariance_scale": 1.25}
+ATTRIBUTES = {"model_uri": "models:/m/1", "model_version": "1", "temperature": 1.25}
 
 
 @pytest.mark.parametrize(
@@ -22,16 +23,22 @@ def test_rows_in_any_order_make_a_file(tmp_path: Path, setup, shape, covariance_
     axes = (5, len(setup.keypoints), setup.num_axes)
     mean = rng.standard_normal(axes).astype(np.float32)
     covariance = rng.standard_normal((*axes, axes[2])).astype(np.float32)
+    sizes = rng.uniform(1, 9, (*axes[:2], 3)).astype(np.float32)
+    rows = [EventPredictions(mean[r], covariance[r], sizes[r]) for r in (slice(3), slice(3, 5))]
     path = tmp_path / "new" / "out.h5"
-    with PredictionWriter(path, 5, setup, ATTRIBUTES, locations_mm_NKD=mean * 2) as writer:
-        writer.write(3, mean[3:], covariance[3:])
+    facts = {"region_levels": (0.5, 0.9, 0.95), "locations_mm_NKD": mean * 2}
+    with PredictionWriter(path, 5, setup, ATTRIBUTES, **facts) as writer:
+        writer.write(3, rows[1])
         assert not path.exists()
         assert not writer.complete
-        writer.write(0, mean[:3], covariance[:3])
+        writer.write(0, rows[0])
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["predictions"], mean.reshape(shape))
         np.testing.assert_array_equal(file["covariance"], covariance.reshape(covariance_shape))
         np.testing.assert_array_equal(file["locations"], 2 * mean.reshape(shape))
+        np.testing.assert_array_equal(file["region_size"], sizes.reshape(*shape[:-1], 3))
+        np.testing.assert_array_equal(file["region_size"].attrs["levels"], [0.5, 0.9, 0.95])
+        assert file["region_size"].attrs["units"] == f"mm^{setup.num_axes}"
         assert file["predictions"].dtype == file["covariance"].dtype == np.float32
         assert file.attrs["units"] == "mm"
         assert file.attrs["origin"] == "arena centre, floor"
@@ -56,11 +63,12 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 def test_a_file_with_missing_rows_is_never_finished(tmp_path):
+    shapes = [(1, 1, 2), (1, 1, 2, 2), (1, 1, 3)]
     with (
         pytest.raises(RuntimeError, match="1 of 2 rows not written"),
         PredictionWriter(tmp_path / "out.h5", 2, FLAT, ATTRIBUTES) as writer,
     ):
-        writer.write(0, np.zeros((1, 1, 2), np.float32), np.zeros((1, 1, 2, 2), np.float32))
+        writer.write(0, EventPredictions(*(np.zeros(shape) for shape in shapes)))
     assert not list(tmp_path.iterdir())
 
 

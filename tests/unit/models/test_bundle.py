@@ -2,7 +2,6 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -18,6 +17,7 @@ from gerbil_tune.models.bundle import (
     save_weights,
     weights_name,
 )
+from gerbil_tune.models.calibrated import Calibration
 
 SETUP = RecordingSetup(4, 125_000.0, (572.0, 356.0))
 
@@ -37,7 +37,7 @@ def save(root, weights_folder, **options):
         "setup": SETUP,
         "weights_folder": weights_folder,
         "metrics": {"val_error_median_mm": 12.5},
-        "covariance_scale": 1.5,
+        "calibration": Calibration(1.5),
         "provenance": {"trial": 3},
     }
     return save_bundle(root, **{**defaults, **options})
@@ -61,7 +61,8 @@ def test_files_and_content(tmp_path, weights_folder):
         "calibration.json",
         "provenance.json",
     }
-    assert json.loads((folder / "calibration.json").read_text()) == {"covariance_scale": 1.5}
+    calibration = json.loads((folder / "calibration.json").read_text())
+    assert calibration == {"temperature": 1.5, "conformal": None}
     assert json.loads((folder / "provenance.json").read_text()) == {"trial": 3}
     assert folder.stat().st_mode & 0o777 == 0o755
     assert read_bundle_config(folder) == (ExperimentConfig(), SETUP)
@@ -155,13 +156,11 @@ def test_predictions_are_scaled_by_the_calibration(make_bundle):
     audio_BTC = torch.randn(3, 800, 4)
     lengths_B = torch.tensor([800, 800, 800])
     plain = load_bundle(make_bundle(SETUP)).predict_batch(audio_BTC, lengths_B)
-    scaled = load_bundle(make_bundle(SETUP, covariance_scale=2.5)).predict_batch(
-        audio_BTC, lengths_B
-    )
-    np.testing.assert_array_equal(scaled[0], plain[0])
-    np.testing.assert_allclose(scaled[1], 2.5 * plain[1], rtol=1e-6)
-    assert (plain[0].dtype, plain[1].dtype) == (np.float32, np.float32)
-    assert (plain[0].shape, plain[1].shape) == ((3, 1, 2), (3, 1, 2, 2))
+    scaled = load_bundle(make_bundle(SETUP, temperature=2.5)).predict_batch(audio_BTC, lengths_B)
+    assert torch.equal(scaled.mean_mm_BKD, plain.mean_mm_BKD)
+    torch.testing.assert_close(scaled.covariance_mm2_BKDD, 2.5 * plain.covariance_mm2_BKDD)
+    assert plain.mean_mm_BKD.dtype == plain.covariance_mm2_BKDD.dtype == torch.float32
+    assert plain.mean_mm_BKD.shape == (3, 1, 2)
 
 
 def test_config_file_and_folder_name_the_same_bundle(make_bundle):
@@ -247,9 +246,9 @@ WEIGHTS_FILE = "best_weights.safetensors"
         (change_json("config.json", lambda c: c["setup"].update(num_microphones=5)), WEIGHTS_FILE),
         (cut("calibration.json", 0.3), "calibration.json"),
         (replace("calibration.json", b"{}"), "calibration.json"),
-        (replace("calibration.json", b'{"covariance_scale": "big"}'), "calibration.json"),
-        (replace("calibration.json", b'{"covariance_scale": -1.0}'), "calibration.json"),
-        (replace("calibration.json", b'{"covariance_scale": NaN}'), "calibration.json"),
+        (replace("calibration.json", b'{"temperature": "big"}'), "calibration.json"),
+        (replace("calibration.json", b'{"temperature": -1.0}'), "calibration.json"),
+        (replace("calibration.json", b'{"temperature": NaN}'), "calibration.json"),
         (lambda folder: (folder / "calibration.json").unlink(), "calibration.json"),
         (cut("metrics.json", 0.5), "metrics.json"),
         (cut("provenance.json", 0.5), "provenance.json"),

@@ -79,8 +79,8 @@ def test_the_transforms_of_the_correlations_are_those_that_run(envelope, num_sam
     model = Localizer(config, SETUP)
     audio_BTC = torch.randn(1, num_samples, 4)
     with Transforms() as transforms, torch.no_grad():
-        model.extract_features(audio_BTC, torch.tensor([num_samples]))
-    length = model.gcc.fft_length
+        model.extractor(audio_BTC, torch.tensor([num_samples]))
+    length = model.extractor.gcc.spectra.fft_length
     assert set(transforms.lengths) == {length}
     by_formula = 2.5 * length * torch.log2(torch.tensor(float(length), dtype=torch.float64))
     pairs, frequencies = 6, length // 2 + 1

@@ -2,7 +2,6 @@ import json
 import re
 import shutil
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -12,11 +11,12 @@ from gerbil_tune.config.schema import DataConfig, ExperimentConfig
 from gerbil_tune.errors import DatasetError, ModelNotFoundError
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.bundle import load_bundle, read_setup
+from gerbil_tune.models.calibrated import Calibration
+from gerbil_tune.models.density import LocationDensity
 from gerbil_tune.models.ensemble import (
     Ensemble,
     cut_to_middle,
     member_folders,
-    mixture_moments,
     save_ensemble,
 )
 
@@ -28,7 +28,7 @@ LENGTHS_B = torch.tensor([900, 900, 900])
 def save(parent, bundles, **options):
     defaults = {
         "metrics": {"val_error_median_mm": 9.5},
-        "covariance_scale": 1.25,
+        "calibration": Calibration(1.25),
         "provenance": {"data_fingerprint": "d"},
     }
     return save_ensemble(parent, bundles, **{**defaults, **options})
@@ -36,7 +36,7 @@ def save(parent, bundles, **options):
 
 @pytest.fixture(scope="module")
 def members(make_bundle):
-    return [make_bundle(SETUP, seed=seed, covariance_scale=1.0 + seed) for seed in (0, 1, 2)]
+    return [make_bundle(SETUP, seed=seed, temperature=1.0 + seed) for seed in (0, 1, 2)]
 
 
 @pytest.fixture
@@ -44,46 +44,14 @@ def folder(members, tmp_path):
     return save(tmp_path / "gerbil-locator", members)
 
 
-def test_moments_are_those_of_samples_of_the_mixture():
-    generator = np.random.default_rng(0)
-    means = generator.normal(0, 30, (3, 1, 1, 2))
-    factors = generator.normal(0, 10, (3, 1, 1, 2, 2))
-    covariances = factors @ factors.swapaxes(-1, -2)
-    samples = np.concatenate(
-        [
-            generator.multivariate_normal(means[i, 0, 0], covariances[i, 0, 0], 200_000)
-            for i in range(3)
-        ]
-    )
-    mean, covariance = mixture_moments(means, covariances)
-    assert (mean.dtype, covariance.dtype) == (np.float32, np.float32)
-    np.testing.assert_allclose(mean[0, 0], samples.mean(axis=0), atol=0.3)
-    np.testing.assert_allclose(covariance[0, 0], np.cov(samples.T), rtol=0.02, atol=5)
-
-
-def test_members_that_agree_are_the_mixture():
-    mean, covariance = np.ones((2, 1, 3), np.float32), np.tile(np.eye(3), (2, 1, 1, 1))
-    mixed = mixture_moments([mean] * 4, [covariance] * 4)
-    np.testing.assert_array_equal(mixed[0], mean)
-    np.testing.assert_array_equal(mixed[1], covariance)
-
-
-def test_disagreement_is_uncertainty():
-    """Two certain members 20 mm apart: a standard deviation of 10 mm along the line between them."""
-    means = [np.array([[[-10.0, 5.0]]]), np.array([[[10.0, 5.0]]])]
-    mean, covariance = mixture_moments(means, [np.zeros((1, 1, 2, 2))] * 2)
-    np.testing.assert_array_equal(mean, [[[0, 5]]])
-    np.testing.assert_array_equal(covariance, [[[[100, 0], [0, 0]]]])
-
-
 def test_it_predicts_the_calibrated_mixture_of_its_members(folder, members):
-    mean, covariance = load_bundle(folder).predict_batch(AUDIO_BTC, LENGTHS_B)
+    density = load_bundle(folder).predict_batch(AUDIO_BTC, LENGTHS_B)
     alone = [load_bundle(path).predict_batch(AUDIO_BTC, LENGTHS_B) for path in members]
-    expected = mixture_moments([m for m, _ in alone], [c for _, c in alone])
-    np.testing.assert_allclose(mean, expected[0], rtol=1e-6)
-    np.testing.assert_allclose(covariance, 1.25 * expected[1], rtol=1e-5)
-    assert (mean.dtype, covariance.dtype) == (np.float32, np.float32)
-    assert np.linalg.eigvalsh(covariance).min() > 0
+    places = torch.randn(3, 1, 2, generator=torch.Generator().manual_seed(1)) * 100
+    expected = LocationDensity.mixture_of(alone).tempered(1.25)
+    torch.testing.assert_close(density.log_density_BK(places), expected.log_density_BK(places))
+    means = torch.stack([member.mean_mm_BKD for member in alone])
+    torch.testing.assert_close(density.mean_mm_BKD, means.mean(0), rtol=1e-5, atol=1e-4)
 
 
 def test_folder_and_facts(folder, members):
@@ -117,7 +85,7 @@ def test_fingerprint_is_that_of_members_and_their_calibration(folder, members, t
     assert fingerprint(save(tmp_path / "fewer", members[:2])) != first
     assert fingerprint(save(tmp_path / "order", members[::-1])) != first
     calibration = folder / "members" / "01" / "calibration.json"
-    calibration.write_text('{"covariance_scale": 3.0}')
+    calibration.write_text('{"temperature": 3.0}')
     assert fingerprint(folder) != first
 
 
@@ -136,7 +104,7 @@ def test_each_member_takes_the_crop_that_it_was_made_for(make_bundle, tmp_path):
     bundles = [
         make_bundle(SETUP, seed=3, data=DataConfig(evaluation_crop_length=crop)) for crop in crops
     ]
-    ensemble = load_bundle(save(tmp_path, bundles, covariance_scale=1.0))
+    ensemble = load_bundle(save(tmp_path, bundles, calibration=Calibration()))
     assert ensemble.crop_length == 700
     audio_BTC, lengths_B = AUDIO_BTC[:, :700].clone(), torch.tensor([700, 500, 200])
     for i, length in enumerate(lengths_B):
@@ -145,8 +113,9 @@ def test_each_member_takes_the_crop_that_it_was_made_for(make_bundle, tmp_path):
     for bundle in map(load_bundle, bundles):
         cut, kept = cut_to_middle(audio_BTC, lengths_B, bundle.crop_length)
         answers.append(bundle.predict_batch(cut, kept))
-    mean, _ = ensemble.predict_batch(audio_BTC, lengths_B)
-    np.testing.assert_allclose(mean, mixture_moments(*zip(*answers, strict=True))[0], rtol=1e-6)
+    density = ensemble.predict_batch(audio_BTC, lengths_B)
+    expected = LocationDensity.mixture_of(answers)
+    torch.testing.assert_close(density.means_mm_BKMD, expected.means_mm_BKMD)
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=4), st.integers(1, 14))

@@ -5,11 +5,16 @@ import pytest
 
 from gerbil_tune.data.events import open_events
 from gerbil_tune.errors import DatasetError
+from gerbil_tune.evaluation.calibration import gaussian_density
+from gerbil_tune.evaluation.predictions import describe
 from gerbil_tune.evaluation.results import EvaluationResult, MethodResult
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.inference.predict import predict_with_bundle
-from gerbil_tune.models.ensemble import mixture_moments, save_ensemble
+from gerbil_tune.models.calibrated import Calibration
+from gerbil_tune.models.density import LocationDensity
+from gerbil_tune.models.ensemble import save_ensemble
 from gerbil_tune.search.comparison import judge, predict_all
+from tests.unit.evaluation.methods import gaussian_method
 
 SETUP = RecordingSetup(4, 125_000.0, (572.0, 356.0))
 NUM_EVENTS = 400
@@ -20,10 +25,12 @@ def evaluation(*errors_mm):
     truth = np.random.default_rng(9).uniform(-150, 150, (NUM_EVENTS, 1, 2))
     covariance = np.broadcast_to(np.eye(2) * 200.0, (NUM_EVENTS, 1, 2, 2))
     singles = [
-        MethodResult(f"trial {n}", truth + error, covariance) for n, error in enumerate(errors_mm)
+        gaussian_method(f"trial {n}", truth + error, covariance, truth)
+        for n, error in enumerate(errors_mm)
     ]
-    mixed = mixture_moments([s.predictions_mm_NKD for s in singles], [covariance] * len(singles))
-    methods = (*singles, MethodResult(f"ensemble of {len(singles)}", *mixed))
+    densities = [gaussian_density(truth + error, np.array(covariance)) for error in errors_mm]
+    mixture = describe(LocationDensity.mixture_of(densities), Calibration(), SETUP, truth)
+    methods = (*singles, MethodResult.of_model(f"ensemble of {len(singles)}", mixture))
     return EvaluationResult("d.h5", SETUP.arena_mm, ("nose",), truth, methods)
 
 
@@ -66,17 +73,20 @@ def test_evidence_from_few_sources_is_no_evidence():
     assert not by_group.ensemble_wins
 
 
-def test_the_ensemble_is_predicted_by_its_members(make_bundle, make_event_file, tmp_path):
+def test_members_and_ensemble_are_predicted(make_bundle, make_event_file, tmp_path):
     bundles = {f"trial {seed}": make_bundle(SETUP, seed=seed) for seed in (0, 1)}
     facts = {"metrics": {}, "provenance": {}}
-    ensemble = save_ensemble(tmp_path, list(bundles.values()), covariance_scale=1.7, **facts)
+    ensemble = save_ensemble(
+        tmp_path, list(bundles.values()), calibration=Calibration(1.7), **facts
+    )
     events = open_events(make_event_file(keypoints=("tail", "nose"), num_axes=3))
     found = predict_all(bundles, ensemble, events, SETUP, predict_with_bundle)
     assert [method.name for method in found.methods] == ["trial 0", "trial 1", "ensemble of 2"]
     np.testing.assert_array_equal(found.locations_mm_NKD, events.locations_mm[:, 1:, :2])
-    mean, covariance = predict_with_bundle(ensemble, events)
-    np.testing.assert_allclose(found.methods[-1].predictions_mm_NKD, mean, rtol=1e-5)
-    np.testing.assert_allclose(found.methods[-1].covariance_mm2_NKDD, covariance, rtol=1e-5)
+    expected = predict_with_bundle(ensemble, events)
+    together = found.methods[-1]
+    np.testing.assert_array_equal(together.predictions_mm_NKD, expected.mean_mm_NKD)
+    np.testing.assert_array_equal(together.covariance_mm2_NKDD, expected.covariance_mm2_NKDD)
 
 
 def test_events_without_locations_compare_nothing(make_event_file):

@@ -69,7 +69,7 @@ class Driver:
         self.recorder.on_start(TrialTask(number, CONFIG, done), self.frozen(number))
 
     def epoch(self, number: int, epoch: int, value: float, *, told: bool = True) -> None:
-        metrics = {"epoch": epoch, "val_nll": value, "train_nll": value + 1, "epoch_s": 2.0}
+        metrics = {"epoch": epoch, "val_nll": value, "train_loss": value + 1, "epoch_s": 2.0}
         history = self.folder / "trials" / f"{number:05d}" / "metrics.jsonl"
         history.parent.mkdir(parents=True, exist_ok=True)
         with history.open("a") as file:
@@ -132,8 +132,8 @@ def test_a_trial_is_told_from_its_beginning_to_its_end(driver):
     assert run.parent_id == driver.recorder.parent_run_id
     assert run.parameters["model/kind"] == CONFIG.model.kind
     assert run.epochs == {
-        1: {"val_nll": 5.0, "train_nll": 6.0, "epoch_s": 2.0},
-        2: {"val_nll": 4.0, "train_nll": 5.0, "epoch_s": 2.0},
+        1: {"val_nll": 5.0, "train_loss": 6.0, "epoch_s": 2.0},
+        2: {"val_nll": 4.0, "train_loss": 5.0, "epoch_s": 2.0},
     }
     assert run.summary == {
         "objective": 4.0,
@@ -217,8 +217,8 @@ def test_what_the_record_lacks_is_written_from_the_study(driver):
     expected = ["complete", "pruned", "failed", "interrupted", "paused"]
     assert states(later) == dict(enumerate(expected))
     epochs = {
-        1: {"val_nll": 5.0, "train_nll": 6.0, "epoch_s": 2.0},
-        2: {"val_nll": 4.0, "train_nll": 5.0, "epoch_s": 2.0},
+        1: {"val_nll": 5.0, "train_loss": 6.0, "epoch_s": 2.0},
+        2: {"val_nll": 4.0, "train_loss": 5.0, "epoch_s": 2.0},
     }
     for number in (complete, pruned, interrupted, paused):
         assert run_of(later, number).epochs == epochs
@@ -239,7 +239,7 @@ def test_without_a_history_the_record_gets_what_the_study_knows(driver):
     driver.recorder.end(driver.study, "interrupted")
     assert run_of(driver, number).epochs == {
         1: {"val_nll": 5.0},
-        2: {"val_nll": 4.0, "train_nll": 5.0, "epoch_s": 2.0},
+        2: {"val_nll": 4.0, "train_loss": 5.0, "epoch_s": 2.0},
     }
 
 

@@ -21,6 +21,7 @@ from gerbil_tune.search.report_parallel import parallel_coordinates
 from gerbil_tune.search.report_slices import sliced_parameters, value_slice
 from gerbil_tune.search.report_study import metric_title, view_study
 from gerbil_tune.search.storage import stored_study, study_lock
+from tests.unit.evaluation.methods import gaussian_method
 
 HOSTILE = '</script><b>"&'
 VOID = {"meta", "wbr", "br", "link"}
@@ -69,7 +70,7 @@ def save_evaluation(path: Path) -> None:
     predicted = truth + rng.normal(scale=20, size=truth.shape)
     covariance = np.broadcast_to(400 * np.eye(2), (200, 1, 2, 2))
     methods = (
-        MethodResult(f"net {HOSTILE}", predicted, covariance),
+        gaussian_method(f"net {HOSTILE}", predicted, covariance, truth),
         MethodResult("chance", 0 * truth),
     )
     EvaluationResult("/data/test.h5", (572.0, 366.0), ("nose",), truth, methods).save(path)
@@ -505,7 +506,7 @@ def test_axis_is_logarithmic_only_where_it_helps_and_can() -> None:
     [
         ("val_error_median_mm", "median validation error (mm)"),
         ("val_coverage_95", "validation coverage 95"),
-        ("train_nll", "training NLL"),
+        ("train_loss", "training loss"),
         ("epoch_s", "epoch (s)"),
         ("objective", "objective"),
     ],

@@ -13,10 +13,13 @@ from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.data.events import open_events
 from gerbil_tune.data.splits.splits import Splits
 from gerbil_tune.errors import ConfigError, LaunchError, NonFiniteLossError, StoppedError
+from gerbil_tune.evaluation.calibration import gaussian_density
+from gerbil_tune.evaluation.predictions import describe
 from gerbil_tune.evaluation.results import EvaluationResult
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.inference.predict import predict_with_bundle
 from gerbil_tune.models.bundle import Bundle, load_bundle
+from gerbil_tune.models.calibrated import Calibration
 from gerbil_tune.models.ensemble import Ensemble
 from gerbil_tune.search.select import select_champion, top_trials
 from gerbil_tune.training.loop import train_loop
@@ -174,11 +177,9 @@ def test_the_ensemble_is_calibrated_on_the_validation_events(fit):
     assert ensemble.provenance["member_trials"] == [1, 0]
     assert ensemble.provenance["mean_location_mm"]
     validation = fit.site.splits.validation
-    mean, covariance = predict_with_bundle(ensemble.path, validation)
-    apart = (validation.locations_mm - mean)[..., None]
-    squared = (apart.swapaxes(-1, -2) @ np.linalg.inv(covariance) @ apart).mean()
-    assert squared / 2 == pytest.approx(1.0, rel=1e-3)
-    errors = np.linalg.norm(apart[..., 0], axis=-1)
+    predictions = predict_with_bundle(ensemble.path, validation)
+    assert predictions.nll_NK.mean() == pytest.approx(ensemble.metrics["val_nll"], rel=1e-3)
+    errors = np.linalg.norm(validation.locations_mm - predictions.mean_mm_NKD, axis=-1)
     assert ensemble.metrics["val_error_median_mm"] == pytest.approx(np.median(errors), rel=1e-3)
 
 
@@ -186,11 +187,12 @@ def test_an_ensemble_that_wins_is_the_bundle(fit):
     """Its members err to opposite sides, so that it is right on the spot."""
     fit.select()
     truth = fit.test.locations_mm
-    sides = {"00001": 20.0, "00002": -21.0}
+    sides = {"00001": 20.0, "00002": -21.0, "00003": -0.5}
 
     def predict(bundle, events):
-        covariance = np.tile(np.eye(2, dtype=np.float32) * 300, (len(events), 1, 1, 1))
-        return truth + np.float32(sides[bundle.name]), covariance
+        covariance = np.tile(np.eye(2) * 300, (len(events), 1, 1, 1))
+        density = gaussian_density(truth + sides[bundle.name], covariance)
+        return describe(density, Calibration(), fit.site.setup, truth)
 
     selection = fit.select(predict=predict)
     assert (selection.trial, selection.ensemble_of) == (1, (1, 0))

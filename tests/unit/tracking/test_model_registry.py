@@ -31,7 +31,7 @@ PYFUNC_FILE = Path(gerbil_tune.__file__).with_name("pyfunc.py")
 
 @pytest.fixture(scope="module")
 def bundle(make_bundle: Callable[..., Path]) -> Path:
-    return make_bundle(SETUP, covariance_scale=1.5)
+    return make_bundle(SETUP, temperature=1.5)
 
 
 @pytest.fixture(scope="module")
@@ -211,11 +211,11 @@ def test_a_version_loads_in_a_fresh_process_without_a_word(tracker, run_id, bund
 
     import torch
 
-    mean, covariance = load_bundle(bundle).predict_batch(
+    density = load_bundle(bundle).predict_batch(
         torch.from_numpy(audio), torch.tensor([3000, 2000, 3000])
     )
-    np.testing.assert_allclose(answer["predictions"], mean[:, 0], atol=1e-3)
-    np.testing.assert_allclose(answer["covariance"], covariance[:, 0], rtol=1e-4)
+    np.testing.assert_allclose(answer["predictions"], density.mean_mm_BKD[:, 0], atol=1e-3)
+    np.testing.assert_allclose(answer["covariance"], density.covariance_mm2_BKDD[:, 0], rtol=1e-4)
 
 
 def test_resolving_and_registering_import_no_torch(tracker, run_id, bundle, tmp_path):
