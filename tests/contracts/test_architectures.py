@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 import torch
 
+from gerbil_tune.config.architectures import ModelConfig
 from gerbil_tune.config.schema import (
     AudioGain,
     ChannelZScore,
@@ -15,7 +16,6 @@ from gerbil_tune.config.schema import (
     LocationGain,
     LocationIsotropic,
     LocationPerAxis,
-    ModelConfig,
     ScalingConfig,
 )
 from gerbil_tune.geometry import RecordingSetup
@@ -26,6 +26,7 @@ from gerbil_tune.models.bundle import (
     save_weights,
     weights_name,
 )
+from gerbil_tune.models.calibrated import Calibration
 from gerbil_tune.models.localizer import Localizer
 from gerbil_tune.models.registry import ARCHITECTURES
 
@@ -36,6 +37,9 @@ LENGTHS = (900, 2000, 100, 1400)
 AUDIO_SCALINGS = [AudioGain(), EventZScore(), ChannelZScore()]
 LOCATION_SCALINGS = [LocationGain(), LocationIsotropic(), LocationPerAxis()]
 
+BUILT_HERE = [kind for kind in sorted(ARCHITECTURES) if not kind.startswith("legacy-")]
+"""Those whose first weights are our own; the others come with trained ones."""
+
 every_kind = pytest.mark.parametrize("kind", sorted(ARCHITECTURES))
 
 
@@ -43,9 +47,41 @@ def by_kind(sections):
     return pytest.mark.parametrize("scaling", sections, ids=lambda section: section.kind)
 
 
+LAGS = {"num_channels": 8, "num_blocks": 2, "hidden": 16}
+CONV = {
+    "channels": [8, 8, 12],
+    "kernel_sizes": [9, 9, 9],
+    "downsample": [False, True, True],
+    "dilations": [1, 1, 1],
+}
+LEGACY = {"activation": "vocalocator", **CONV, "crop_length": 512}
+SMALL = {
+    "conformer": {
+        "width": 16,
+        "num_layers": 2,
+        "num_heads": 2,
+        "stem_channels": 8,
+        "stem_strides": [4, 4],
+    },
+    "corrnet": {"conv": CONV, "lags": LAGS, "hidden": 16},
+    "densenet": {"num_stages": 7},
+    "gcc-net": {"lags": LAGS},
+    "legacy-corrnet": {**LEGACY, "correlation_length": 64, "hidden": 16},
+    "legacy-simplenet": LEGACY,
+    "legacy-wavenet": {"num_blocks": 3, "channels": 8, "kernel_size": 3, "crop_length": 512},
+    "micset-net": {"num_channels": 8, "num_blocks": 2, "width": 16, "num_heads": 2},
+    "resnet": {"num_channels": 8, "num_stages": 2, "blocks_per_stage": 1},
+    "simplenet": {"conv": CONV},
+    "srp-net": {"num_channels": 8, "num_blocks": 2, "kernel_size": 3, "hidden": 16},
+    "wavenet": {"num_channels": 8, "num_blocks": 3, "hidden": 16},
+}
+"""Options that make each architecture small; those of a new one may be missing."""
+
+
 def make_config(kind, **sections):
     training = {"precision": "float32"}
-    return ExperimentConfig(**{"model": {"kind": kind}, "training": training, **sections})
+    model = {"kind": kind, **SMALL.get(kind, {})}
+    return ExperimentConfig(**{"model": model, "training": training, **sections})
 
 
 def make_model(kind, setup=SETUP, **sections):
@@ -76,8 +112,8 @@ def make_events(lengths=LENGTHS, num_samples=None, seed=0):
 
 @torch.no_grad()
 def predict(model, audio_BTC, lengths_B):
-    prediction = model.distribution(model(audio_BTC, lengths_B))
-    return prediction.mean_mm_BKD, prediction.scale_tril_mm_BKDD
+    density = model.density(model(audio_BTC, lengths_B))
+    return density.mean_mm_BKD, density.covariance_mm2_BKDD
 
 
 def assert_same_prediction(actual, expected, rtol=1e-4, atol_mm=0.01):
@@ -86,9 +122,9 @@ def assert_same_prediction(actual, expected, rtol=1e-4, atol_mm=0.01):
 
 
 def loss_of(model, audio_BTC, lengths_B):
-    prediction = model.distribution(model(audio_BTC, lengths_B))
-    locations = torch.tensor([40.0, -30.0]).expand_as(prediction.mean_mm_BKD)
-    return -prediction.log_density_BK(locations).mean()
+    density = model.density(model(audio_BTC, lengths_B))
+    locations = torch.tensor([40.0, -30.0]).expand_as(density.mean_mm_BKD)
+    return model.loss(density, locations).mean()
 
 
 def test_registry_and_schema_name_the_same_kinds():
@@ -123,7 +159,7 @@ def test_prediction_does_not_depend_on_padding_or_company(kind, scaling):
     audio_BTC, lengths_B = make_events()
     together = predict(model, audio_BTC, lengths_B)
     spread_mm = together[0].std(0).max()
-    assert spread_mm > 0.5, "the events must differ for this to test anything"
+    assert spread_mm > 0.3, "the events must differ for this to test anything"
     far = predict(model, *make_events(num_samples=4711))
     assert_same_prediction(far, together)
     for i, length in enumerate(LENGTHS):
@@ -147,9 +183,8 @@ def test_silent_and_short_events_are_finite_with_gradients(kind, scaling):
     model = make_model(kind, scaling=ScalingConfig(audio=scaling)).train()
     audio_BTC, lengths_B = make_events((500, 300, 1, 100))
     audio_BTC[1] = 0
-    prediction = model.distribution(model(audio_BTC, lengths_B))
-    assert prediction.mean_mm_BKD.isfinite().all()
-    assert prediction.scale_tril_mm_BKDD.isfinite().all()
+    for part in predict(model, audio_BTC, lengths_B):
+        assert part.isfinite().all()
     loss_of(model, audio_BTC, lengths_B).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
@@ -157,9 +192,8 @@ def test_silent_and_short_events_are_finite_with_gradients(kind, scaling):
 @every_kind
 @pytest.mark.parametrize("lengths", [(1,), (100,), (1, 1), (0, 7)])
 def test_batches_of_short_events_alone(kind, lengths):
-    mean, scale_tril = predict(make_model(kind), *make_events(lengths))
-    assert mean.isfinite().all()
-    assert scale_tril.isfinite().all()
+    for part in predict(make_model(kind), *make_events(lengths)):
+        assert part.isfinite().all()
 
 
 @every_kind
@@ -181,18 +215,15 @@ def test_bundle_round_trip(kind, tmp_path: Path):
         setup=SETUP,
         weights_folder=tmp_path,
         metrics={},
-        covariance_scale=2.25,
+        calibration=Calibration(2.25),
         provenance={},
     )
     events = make_events()
     bundle = load_bundle(Path(shutil.move(folder, tmp_path / "elsewhere")))
-    mean, covariance = bundle.predict_batch(*events)
-    expected_mean, scale_tril = predict(model, *events)
-    torch.testing.assert_close(torch.from_numpy(mean), expected_mean, rtol=0, atol=0)
-    expected_covariance = 2.25 * scale_tril @ scale_tril.mT
-    torch.testing.assert_close(
-        torch.from_numpy(covariance), expected_covariance, rtol=1e-5, atol=1e-2
-    )
+    density = bundle.predict_batch(*events)
+    mean, covariance = predict(model, *events)
+    torch.testing.assert_close(density.mean_mm_BKD, mean, rtol=0, atol=0)
+    torch.testing.assert_close(density.covariance_mm2_BKDD, 2.25 * covariance, rtol=1e-5, atol=1e-2)
     assert bundle.config == make_config(kind)
     assert bundle.setup == SETUP
 
@@ -216,20 +247,20 @@ def test_one_network_call_a_forward(kind):
 def test_keypoints_and_axes(kind, keypoints, num_axes):
     arena_mm = (*ARENA_MM, 300.0)[:num_axes]
     setup = RecordingSetup(4, 50_000.0, arena_mm, MICROPHONES_MM, keypoints, num_axes)
-    mean, scale_tril = predict(make_model(kind, setup), *make_events())
+    mean, covariance = predict(make_model(kind, setup), *make_events())
     assert mean.shape == (len(LENGTHS), len(keypoints), num_axes)
-    assert scale_tril.shape == (len(LENGTHS), len(keypoints), num_axes, num_axes)
+    assert covariance.shape == (len(LENGTHS), len(keypoints), num_axes, num_axes)
 
 
-@every_kind
+@pytest.mark.parametrize("kind", BUILT_HERE)
 @by_kind(LOCATION_SCALINGS)
 @pytest.mark.parametrize("audio", AUDIO_SCALINGS, ids=lambda section: section.kind)
 def test_starts_at_the_arenas_centre_and_a_quarter_of_it_wide(kind, scaling, audio):
     model = make_model(kind, scaling=ScalingConfig(audio=audio, location=scaling))
-    mean, scale_tril = predict(model, *make_events())
+    mean, covariance = predict(model, *make_events())
     half_mm = torch.tensor(ARENA_MM) / 2
     assert (mean.abs() < 0.25 * half_mm).all()
-    sd_mm = (scale_tril @ scale_tril.mT).diagonal(dim1=-2, dim2=-1).sqrt()
+    sd_mm = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
     quarter_mm = min(ARENA_MM) / 4
     assert (sd_mm > 0.6 * quarter_mm).all()
     assert (sd_mm < 1.6 * quarter_mm).all()
@@ -241,6 +272,6 @@ def test_bfloat16_gives_float32_predictions_near_those_of_float32(kind):
     model = make_model(kind)
     expected, _ = predict(model, *events)
     model.autocast_dtype = torch.bfloat16
-    mean, scale_tril = predict(model, *events)
-    assert (mean.dtype, scale_tril.dtype) == (torch.float32, torch.float32)
+    mean, covariance = predict(model, *events)
+    assert (mean.dtype, covariance.dtype) == (torch.float32, torch.float32)
     torch.testing.assert_close(mean, expected, rtol=0.02, atol=10.0)

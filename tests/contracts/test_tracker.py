@@ -168,8 +168,8 @@ def test_whatever_is_said_twice_is_recorded_once(tracker, read, name):
 def test_a_resumed_trial_goes_on_in_its_run(tracker, read, name):
     tracker.open_study(name, name, {}, {})
     tracker.write(4, RunUpdate({"model/kind": "gcc-net"}, state="running"))
-    tracker.write(4, epoch(0, train_nll=3.0))
-    tracker.write(4, epoch(1, train_nll=2.0))
+    tracker.write(4, epoch(0, train_loss=3.0))
+    tracker.write(4, epoch(1, train_loss=2.0))
     tracker.write(4, RunUpdate(state="interrupted"))
     run_id = tracker.recorded()[4].run_id
     assert tracker.recorded()[4] == (run_id, "interrupted", 1)
@@ -178,10 +178,10 @@ def test_a_resumed_trial_goes_on_in_its_run(tracker, read, name):
     later.open_study(name, name, {}, {})
     later.write(4, RunUpdate({"model/kind": "gcc-net"}, state="running"))
     # Training repeats epoch 1, because its last checkpoint is older than its last report.
-    later.write(4, epoch(1, train_nll=2.5))
-    later.write(4, epoch(2, train_nll=1.0))
+    later.write(4, epoch(1, train_loss=2.5))
+    later.write(4, epoch(2, train_loss=1.0))
     assert later.recorded()[4] == (run_id, "running", 2)
-    assert read(run_id).history == {"train_nll": [(0, 3.0), (1, 2.0), (2, 1.0)]}
+    assert read(run_id).history == {"train_loss": [(0, 3.0), (1, 2.0), (2, 1.0)]}
 
 
 @pytest.mark.parametrize(
@@ -212,10 +212,10 @@ def test_a_summary_counts_for_the_run_as_a_whole(tracker, read, name):
 
 def test_values_that_are_not_finite_are_told_and_not_drawn(tracker, read, name):
     tracker.open_study(name, name, {}, {})
-    tracker.write(0, epoch(3, train_nll=float("nan"), grad_norm=float("inf"), a=1.0))
+    tracker.write(0, epoch(3, train_loss=float("nan"), grad_norm=float("inf"), a=1.0))
     record = read(tracker.recorded()[0].run_id)
     assert record.history == {"a": [(3, 1.0)]}
-    assert record.tags["gerbil_tune.non_finite"] == "train_nll, grad_norm in epoch 3"
+    assert record.tags["gerbil_tune.non_finite"] == "train_loss, grad_norm in epoch 3"
 
 
 def test_files_and_folders_are_kept(tracker, read, name, tmp_path: Path):
