@@ -5,6 +5,8 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,6 +63,14 @@ def train(
             min=1, metavar="N", help="DDP workers: one CPU each, one GPU each where there are any."
         ),
     ] = 1,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="K",
+            help="Train K times, with training/seed and those after it, and export an ensemble of the K.",
+        ),
+    ] = 1,
     split: SplitOption = None,
     events: EventsOption = None,
     cache_dir: CacheDirOption = None,
@@ -74,7 +84,9 @@ def train(
         experiment = load_experiment(config, overrides or [])
     else:
         experiment = load_fine_tuning(init_from, config, overrides or [])
-    bundle = train_and_export(experiment, data, save_path, workers, split=split, events=events)
+    bundle = train_and_export(
+        experiment, data, save_path, workers, seeds=seeds, split=split, events=events
+    )
     typer.echo(f"exported {bundle}")
     # Impulse responses are no calls to be located.
     recordings = [] if experiment.data.source_folder else data
@@ -88,6 +100,7 @@ def train_and_export(
     workers: int,
     folder: Path | None = None,
     *,
+    seeds: int = 1,
     split: Path | None = None,
     events: Path | None = None,
 ) -> Path:
@@ -99,6 +112,7 @@ def train_and_export(
         save_path: Folder of bundles.
         workers: DDP ranks.
         folder: Export exactly here instead of ``save_path/<name>/<number>``.
+        seeds: Trainings, each with a seed of its own; of several the bundle is their ensemble.
         split: Folder of a split to use.
         events: Index file of the events that take part.
 
@@ -109,24 +123,76 @@ def train_and_export(
         ConfigError: If a run was begun on other data at these places.
     """
     check_workers(experiment, workers)
-    identity = _identity(experiment, data, split, events)
-    run_dir = (save_path / ".runs" / f"{experiment.name}-{identity}").resolve()
-    from gerbil_tune.cli.run_folder import exported_from, held, note_export, remove_run
+    from gerbil_tune.cli.run_folder import held, remove_run
     from gerbil_tune.cli.training_data import open_training_data
 
-    with held(run_dir), left_without_ray():
-        # Of a run that was killed between its export and its end.
-        bundle, is_whole = exported_from(run_dir)
-        if not is_whole:
-            opened = open_training_data(data, experiment.data, run_dir, split=split, events=events)
-            if bundle is None:
-                bundle = _train_to_bundle(experiment, opened, run_dir, save_path, workers, folder)
-            _keep_split(run_dir, opened.splits, bundle)
-            note_export(run_dir, bundle, is_whole=True)
-        assert bundle is not None
+    members = [_with_seed(experiment, number) for number in range(seeds)]
+    run_dirs = [_run_dir(member, data, save_path, split, events) for member in members]
+    with ExitStack() as stack:
+        for run_dir in run_dirs:
+            stack.enter_context(held(run_dir))
+        stack.enter_context(left_without_ray())
+        bundles = []
+        for member, run_dir in zip(members, run_dirs, strict=True):
+            if seeds > 1:
+                typer.echo(f"seed {member.training.seed}, {len(bundles) + 1} of {seeds}")
+            opened = partial(
+                open_training_data, data, member.data, run_dir, split=split, events=events
+            )
+            bundles.append(_run(member, opened, run_dir, save_path, workers, folder))
+        bundle = bundles[0] if seeds == 1 else _join(run_dirs, bundles, save_path)
         from gerbil_tune.training.trainer import RAY_TRAIN_FOLDER
 
-        remove_run(run_dir, run_dir.parent / RAY_TRAIN_FOLDER / run_dir.name)
+        for run_dir in run_dirs:
+            remove_run(run_dir, run_dir.parent / RAY_TRAIN_FOLDER / run_dir.name)
+    return bundle
+
+
+def _with_seed(experiment: ExperimentConfig, number: int) -> ExperimentConfig:
+    """The experiment with the seed so many after its own."""
+    seed = experiment.training.seed + number
+    training = experiment.training.model_copy(update={"seed": seed})
+    return experiment.model_copy(update={"training": training})
+
+
+def _run_dir(
+    experiment: ExperimentConfig,
+    data: list[Path],
+    save_path: Path,
+    split: Path | None,
+    events: Path | None,
+) -> Path:
+    identity = _identity(experiment, data, split, events)
+    return (save_path / ".runs" / f"{experiment.name}-{identity}").resolve()
+
+
+def _join(run_dirs: list[Path], bundles: list[Path], save_path: Path) -> Path:
+    """Export an ensemble of runs that have been exported."""
+    from gerbil_tune.training.export import export_ensemble
+
+    return export_ensemble(list(zip(run_dirs, bundles, strict=True)), save_path)
+
+
+def _run(
+    experiment: ExperimentConfig,
+    open_events: Callable[[], "TrainingData"],
+    run_dir: Path,
+    save_path: Path,
+    workers: int,
+    folder: Path | None,
+) -> Path:
+    """Train and export, or return what an earlier process has exported of this run."""
+    from gerbil_tune.cli.run_folder import exported_from, note_export
+
+    # Of a run that was killed between its export and its end.
+    bundle, is_whole = exported_from(run_dir)
+    if not is_whole:
+        opened = open_events()
+        if bundle is None:
+            bundle = _train_to_bundle(experiment, opened, run_dir, save_path, workers, folder)
+        _keep_split(run_dir, opened.splits, bundle)
+        note_export(run_dir, bundle, is_whole=True)
+    assert bundle is not None
     return bundle
 
 

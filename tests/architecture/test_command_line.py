@@ -162,6 +162,7 @@ gerbil-tune train
     --events INDEX.npy
     --init-from REF
     --save-path DIR =trained_models
+    --seeds K =1
     --set path/to/key=value +
     --split DIR
     --workers N =1

@@ -61,11 +61,12 @@ def run(make_event_file, tmp_path, monkeypatch):
     )
     threads = torch.get_num_threads()
 
-    def run(before=lambda job: None, **training):
+    def run(before=lambda job: None, *, seeds=1, **training):
         monkeypatch.setattr(trainer, "make_torch_trainer", lambda job, **_: Worker(job, before))
         config = {**CONFIG, "training": {**CONFIG["training"], **training}}
         experiment = ExperimentConfig.model_validate(config)
-        return train_and_export(experiment, [tmp_path / "calls.h5"], tmp_path / "models", workers=1)
+        files, models = [tmp_path / "calls.h5"], tmp_path / "models"
+        return train_and_export(experiment, files, models, workers=1, seeds=seeds)
 
     yield run
     torch.set_num_threads(threads)
@@ -96,6 +97,25 @@ def test_nothing_is_left_of_a_run_but_its_bundle(run, tmp_path):
     assert load_bundle(bundle).provenance["workers"] == 1
     assert not (tmp_path / "models/.runs").exists()
     assert run().name == "00002"
+
+
+def test_several_seeds_are_exported_as_one_model(run, tmp_path):
+    stopped = []
+
+    def stop_the_second(job):
+        if job.config.training.seed == 1 and not stopped:
+            stopped.append(job)
+            stop(job)
+
+    with pytest.raises(StoppedError):
+        run(stop_the_second, seeds=2)
+    assert bundles(tmp_path) == ["00001"]
+    ensemble = load_bundle(run(seeds=2))
+    assert bundles(tmp_path) == ["00001", "00002", "00003"]
+    assert ensemble.path.name == "00003"
+    assert [member.config.training.seed for member in ensemble.members] == [0, 1]
+    assert ensemble.members[0].fingerprint != ensemble.members[1].fingerprint
+    assert not (tmp_path / "models/.runs").exists()
 
 
 def test_the_same_run_is_not_trained_twice_at_a_time(run, tmp_path):
