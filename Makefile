@@ -32,7 +32,7 @@ test-fast: $(STAMP)
 
 test-faults: $(STAMP)
 	@$(BIN)/python -m pytest tests/faults -m ''
-	@$(BIN)/python -m pytest tests/integration -m exhaustive
+	@$(BIN)/python -m pytest tests/integration tests/contracts -m exhaustive
 
 # A real SLURM of two nodes in namespaces; root installs Debian's packages for it.
 test-slurm: $(STAMP)

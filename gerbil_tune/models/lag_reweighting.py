@@ -46,7 +46,7 @@ class LagReweighting(nn.Module):
         knots_PK = nn.functional.softplus(self.weight_PK.float() + _SOFTPLUS_OF_ONE)
         weights_PF = (knots_PK[:, :, None] * self.hats_KF).sum(1)
         spectrum_BPF = torch.fft.rfft(gcc_BPL.float(), n=self.fft_length)
-        filtered_BPN = torch.fft.irfft(spectrum_BPF * weights_PF, n=self.fft_length)
+        filtered_BPN: Tensor = torch.fft.irfft(spectrum_BPF * weights_PF, n=self.fft_length)
         return filtered_BPN[..., : gcc_BPL.shape[2]]
 
 

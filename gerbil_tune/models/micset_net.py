@@ -123,7 +123,8 @@ class _PairEncoder(nn.Module):
     def forward(self, gcc_BPL: Tensor) -> Tensor:
         """Return (B, P, H) from (B, I P, L): the correlations of all pairs, then perhaps their envelopes."""
         num_pairs, batch_size = self.num_pairs, len(gcc_BPL)
-        lags_PBIL = gcc_BPL.unflatten(1, (-1, num_pairs)).permute(2, 0, 1, 3)
+        lags_BIPL = gcc_BPL.reshape(batch_size, -1, num_pairs, gcc_BPL.shape[-1])
+        lags_PBIL = lags_BIPL.permute(2, 0, 1, 3)
         lags_POBIL = torch.stack((lags_PBIL, lags_PBIL.flip(-1)), dim=1)
         encoded: Tensor = self.convolutions(lags_POBIL.flatten(0, 2))
         # Pairs come first throughout, so that each meets its own matrix without a copy.
@@ -174,7 +175,8 @@ def _resampling(config: MicSetNetConfig, longest_lag_P: Tensor, num_lags: int) -
     points_PQ = centre + reach_P1 * torch.linspace(-1.0, 1.0, _NUM_POINTS)
     width_P11 = (reach_P1 * 2.0 / (_NUM_POINTS - 1)).clamp_min(1.0)[:, :, None]
     distances_PMQ = (points_PQ[:, None] - torch.arange(num_positions)[:, None]).abs()
-    return (1.0 - distances_PMQ / width_P11).clamp_min(0.0) / width_P11
+    weights_PMQ: Tensor = (1.0 - distances_PMQ / width_P11).clamp_min(0.0) / width_P11
+    return weights_PMQ
 
 
 class _AttentionLayer(nn.Module):

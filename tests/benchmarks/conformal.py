@@ -35,7 +35,7 @@ from gerbil_tune.training.loop import train_loop
 from gerbil_tune.training.session import InProcessSession, local_device
 
 LEVEL = 0.9
-NUM_VALIDATION, NUM_CALIBRATION, NUM_TEST = 200, 600, 1000
+NUM_VALIDATION, NUM_CALIBRATION, NUM_TEST = 200, 3000, 4000
 
 
 def draw_room(number: int) -> Room:

@@ -70,7 +70,7 @@ def clean_events():
     return audio_BCT.transpose(1, 2).contiguous(), places[:, None]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", BUILT_HERE)
 def test_it_learns_clean_events_by_heart(kind):
     torch.manual_seed(0)
