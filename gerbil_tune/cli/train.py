@@ -132,7 +132,7 @@ def train_and_export(
         for run_dir in run_dirs:
             stack.enter_context(held(run_dir))
         stack.enter_context(left_without_ray())
-        bundles = []
+        bundles: list[Path] = []
         for member, run_dir in zip(members, run_dirs, strict=True):
             if seeds > 1:
                 typer.echo(f"seed {member.training.seed}, {len(bundles) + 1} of {seeds}")
