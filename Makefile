@@ -25,7 +25,7 @@ demo: $(STAMP)
 
 # Some at a time, for many wait for other processes; a file's tests stay together and share what they have set up.
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+	@$(BIN)/python -m pytest -n 4 --dist loadfile
 
 test-fast: $(STAMP)
 	@$(BIN)/python -m pytest -m 'not slow and not ray and not exhaustive'
