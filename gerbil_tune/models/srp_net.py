@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from gerbil_tune.config.architectures import SrpNetConfig
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.architecture import Architecture, OutputShape
-from gerbil_tune.models.conv import ChannelNorm
 from gerbil_tune.models.features.features import Features, InputShapes
 from gerbil_tune.models.regularization import StochasticDepth, depth_probabilities
 
@@ -51,7 +50,7 @@ class SrpNet(Architecture):
         )
         probabilities = depth_probabilities(config.stochastic_depth, config.num_blocks)
         self.blocks = nn.Sequential(*(_ResidualBlock(config, p) for p in probabilities))
-        self.activate = nn.Sequential(_MapNorm(channels), nn.GELU())
+        self.activate = nn.Sequential(_map_norm(channels), nn.GELU())
         self.summary: nn.Module = nn.Identity()
         self.resample: nn.Module = nn.Identity()
         if outputs.grid_shape is None:
@@ -76,24 +75,26 @@ class SrpNet(Architecture):
         return raw
 
 
-class _MapNorm(ChannelNorm):
-    """Normalize over channels at each cell."""
-
-    def forward(self, x_BCYX: Tensor) -> Tensor:
-        return super().forward(x_BCYX.flatten(2)).view_as(x_BCYX)
+def _map_norm(num_channels: int) -> nn.Module:
+    """Normalize over channels and cells of an event together: a peak stays higher than what surrounds it."""
+    return nn.GroupNorm(1, num_channels)
 
 
 class _ResidualBlock(nn.Module):
-    """A convolution over cells and one over channels, added to what came in."""
+    """A convolution over cells and one over channels, added to what came in.
+
+    To the first is added what the whole image holds, its mean and maximum of each channel (global pooling
+    bias, Wu 2019, arXiv:1902.10565): a peak counts by what the others are.
+    """
 
     def __init__(self, config: SrpNetConfig, depth_probability: float) -> None:
         super().__init__()
         channels, kernel_size = config.num_channels, config.kernel_size
-        self.branch = nn.Sequential(
-            _MapNorm(channels),
-            nn.GELU(),
-            nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2),
-            _MapNorm(channels),
+        self.activate = nn.Sequential(_map_norm(channels), nn.GELU())
+        self.over_cells = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2)
+        self.of_all_cells = nn.Linear(2 * channels, channels, bias=False)
+        self.over_channels = nn.Sequential(
+            _map_norm(channels),
             nn.GELU(),
             nn.Dropout(config.dropout),
             nn.Conv2d(channels, channels, 1),
@@ -101,7 +102,10 @@ class _ResidualBlock(nn.Module):
         )
 
     def forward(self, x_BCYX: Tensor) -> Tensor:
-        summed: Tensor = x_BCYX + self.branch(x_BCYX)
+        active_BCYX = self.activate(x_BCYX)
+        pooled = torch.cat((active_BCYX.mean((2, 3)), active_BCYX.amax((2, 3))), dim=1)
+        branch_BCYX = self.over_cells(active_BCYX) + self.of_all_cells(pooled)[:, :, None, None]
+        summed: Tensor = x_BCYX + self.over_channels(branch_BCYX)
         return summed
 
 
@@ -139,7 +143,7 @@ class _AttentionSummary(nn.Module):
         mean_BA2 = expected_BA5[..., :2]
         variance_BA2 = (expected_BA5[..., 2:4] - mean_BA2.square()).clamp_min(0.0)
         sd_BA2 = (variance_BA2 + _SMALLEST_SD**2).sqrt()
-        covariance_BA1 = expected_BA5[..., 4:] - mean_BA2.prod(2, keepdim=True)
+        covariance_BA1 = expected_BA5[..., 4:] - mean_BA2[..., :1] * mean_BA2[..., 1:]
         channels_BAC = weights_BAN.to(x_BCYX.dtype) @ x_BCYX.flatten(2).mT
         seen = torch.cat((mean_BA2, sd_BA2, covariance_BA1, channels_BAC.float()), dim=2)
         summary: Tensor = self.hidden(seen.flatten(1))
