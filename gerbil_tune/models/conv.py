@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gerbil_tune.config.architectures import ConvStackConfig
 from gerbil_tune.models.batch_norm import MaskedBatchNorm
+from gerbil_tune.models.fast_conv import conv1d
 from gerbil_tune.models.scaling import time_mask
 
 
@@ -22,8 +23,14 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x_BCT: Tensor) -> Tensor:
         """Return (B, C, T) with zero mean and unit variance over C, then gain and bias."""
-        variance, mean = torch.var_mean(x_BCT, dim=1, keepdim=True, correction=0)
-        return (x_BCT - mean) * torch.rsqrt(variance + 1e-5) * self.gain + self.bias
+        # torch.var_mean takes ten times as long over any axis but the last.
+        centred_BCT = x_BCT - x_BCT.mean(1, keepdim=True)
+        factor_B1T = torch.rsqrt(centred_BCT.square().mean(1, keepdim=True) + 1e-5)
+        gain, bias = self.gain.to(x_BCT.dtype), self.bias.to(x_BCT.dtype)
+        if torch.is_grad_enabled():
+            return centred_BCT * factor_B1T * gain + bias
+        # In place, since new memory takes longer than what is computed in it.
+        return centred_BCT.mul_(factor_B1T).mul_(gain).add_(bias)
 
 
 def make_norm(kind: str, num_channels: int) -> nn.Module:
@@ -38,7 +45,7 @@ def make_norm(kind: str, num_channels: int) -> nn.Module:
 def normalized(norm: nn.Module, x_BCT: Tensor, mask_B1T: Tensor) -> Tensor:
     """Normalize what is inside the events, and zero the padding."""
     y_BCT: Tensor = norm(x_BCT, mask_B1T) if isinstance(norm, MaskedBatchNorm) else norm(x_BCT)
-    return y_BCT * mask_B1T
+    return y_BCT * mask_B1T.to(y_BCT.dtype)
 
 
 class SameConv1d(nn.Module):
@@ -62,13 +69,21 @@ class SameConv1d(nn.Module):
         total = dilation * (kernel_size - 1)
         self.padding = (total // 2, total - total // 2)
         self.stride = stride
+        self.dilation = dilation
         self.conv = nn.Conv1d(
             in_channels, out_channels, kernel_size, stride=stride, dilation=dilation, bias=bias
         )
 
     def forward(self, x_BCT: Tensor, mask_B1T: Tensor) -> tuple[Tensor, Tensor]:
         """Return the output and its mask."""
-        y_BCT: Tensor = self.conv(nn.functional.pad(x_BCT, self.padding))
+        y_BCT = conv1d(
+            x_BCT,
+            self.conv.weight,
+            self.conv.bias,
+            stride=self.stride,
+            dilation=self.dilation,
+            padding=self.padding,
+        )
         return y_BCT, mask_B1T[:, :, :: self.stride]
 
 
@@ -103,9 +118,14 @@ class GatedConv1d(SameConv1d):
         both_BCT, mask_B1T = super().forward(x_BCT, mask_B1T)
         signal, gate = both_BCT.chunk(2, dim=1)
         activated = torch.tanh(signal)
+        if torch.is_grad_enabled():
+            if self.leak:
+                activated = torch.lerp(activated, signal, self.leak)
+            return activated * torch.sigmoid(gate), mask_B1T
+        # In place, as in the norm.
         if self.leak:
-            activated = (1.0 - self.leak) * activated + self.leak * signal
-        return activated * torch.sigmoid(gate), mask_B1T
+            activated.lerp_(signal, self.leak)
+        return activated.mul_(gate.sigmoid_()), mask_B1T
 
 
 def masked_mean(x_BCT: Tensor, mask_B1T: Tensor) -> Tensor:

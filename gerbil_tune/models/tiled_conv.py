@@ -22,17 +22,16 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from gerbil_tune.buffers import BufferPool
 
-_OUTPUT_LENGTHS = (32, 64, 128, 256)
+_OUTPUT_LENGTHS = (48, 64, 96, 128, 256)
 _TILE_LENGTH_MULTIPLE = 16
 _USUAL_OUTPUT_SAMPLES = 8192
 """Of all events of a batch together, deep in a network."""
 _KERNEL_COST = 50
 """What a number of a kernel's spectrum costs, in multiplications; it goes to memory and back."""
-_FEWEST_BYTES, _MOST_BYTES = 6 << 20, 32 << 20
+_FEWEST_BYTES, _MOST_BYTES = 4 << 20, 32 << 20
 """Of spectra of events that are held at once: within the cache, but many for each spectrum of a kernel."""
 _KERNEL_BYTES = 16 << 20
 """Of spectra of kernels that are held at once."""
@@ -105,7 +104,8 @@ class _Memory:
     def __init__(self, sizes: Mapping[str, int], dtype: torch.dtype) -> None:
         aligned = {name: -(-size // _ALIGNMENT) * _ALIGNMENT for name, size in sizes.items()}
         whole = _POOL.empty((sum(aligned.values()),), dtype)
-        self._parts = dict(zip(aligned, whole.split(list(aligned.values())), strict=True))
+        parts = torch.split(whole, list(aligned.values()))
+        self._parts: dict[str, Tensor] = dict(zip(aligned, parts, strict=True))
 
     def take(self, name: str, *shape: int) -> Tensor:
         """A contiguous tensor of any content."""
@@ -128,11 +128,11 @@ class TiledConvolution:
         self._left = padding[0]
         self._output_samples = tiling.output_samples(x_BCT.shape[2] + sum(padding))
         self._num_tiles = tiling.num_tiles(self._output_samples)
-        self._events, self._outputs = self._parts()
+        self._events, self._outputs = self._divided()
         self._memory = _Memory(self._sizes(), x_BCT.dtype)
         self._transformed_outputs: slice | None = None
 
-    def _parts(self) -> tuple[list[slice], list[slice]]:
+    def _divided(self) -> tuple[list[slice], list[slice]]:
         """Parts of the events and of the outputs.
 
         As many events at once as fit the cache, but enough for the time that it takes to read the kernels.
@@ -146,16 +146,20 @@ class TiledConvolution:
         return events, _parts(num_outputs, _KERNEL_BYTES // kernel_bytes)
 
     def _sizes(self) -> dict[str, int]:
-        """Numbers in the largest parts."""
-        tiling = self._tiling
-        num_tiles = self._num_tiles * self._events[0].stop
-        num_outputs = self._outputs[0].stop
+        """Numbers in the largest parts; memory that is not touched costs nothing."""
+        num_inputs, length = self._tiling.num_inputs, self._tiling.tile_length
+        num_events, num_outputs = self._events[0].stop, self._outputs[0].stop
+        num_tiles = num_events * self._num_tiles
+        samples = num_events * (self._num_tiles + 1) * self._tiling.output_length * num_inputs
         return {
-            "tiles": num_tiles * tiling.num_inputs * tiling.tile_length,
-            "events": num_tiles * tiling.num_inputs * tiling.tile_length,
-            "kernels": tiling.num_inputs * num_outputs * tiling.tile_length,
-            "products": num_tiles * num_outputs * (tiling.tile_length + 1),
-            "outputs": num_tiles * num_outputs * tiling.output_length,
+            "samples": samples,
+            "tiles": num_tiles * num_inputs * length,
+            "events": num_tiles * num_inputs * length,
+            "gradients of events": num_tiles * num_inputs * length,
+            "kernels": num_inputs * num_outputs * length,
+            "gradients of kernels": num_inputs * num_outputs * length,
+            "products": num_tiles * num_outputs * (length + 1),
+            "outputs": num_tiles * num_outputs * self._tiling.output_length,
         }
 
     def convolved(self, bias_O: Tensor | None) -> Tensor:
@@ -178,7 +182,7 @@ class TiledConvolution:
         gradient_OCK = torch.zeros_like(self._weight_OCK) if of_weight else None
         for rows in self._events:
             events = self._spectra_of_events(rows)
-            backward = torch.empty_like(events)
+            backward = self._memory.take("gradients of events", *events.shape)
             for outputs in self._outputs:
                 products = self._spectra_of_gradient(gradient_BOT[rows, outputs])
                 if gradient_OCK is not None:
@@ -188,7 +192,7 @@ class TiledConvolution:
                     add = outputs.start > 0
                     _multiply(products, kernels.mT, backward, conjugate="second", add=add)
             if gradient_BCT is not None:
-                gradient_BCT[rows] = self._overlapped(backward)
+                self._put_overlapped(backward, gradient_BCT[rows])
         return gradient_BCT, gradient_OCK
 
     def _spectra_of_events(self, rows: slice) -> Tensor:
@@ -197,8 +201,9 @@ class TiledConvolution:
         hop = self._tiling.output_length
         x_BCT = self._x_BCT[rows]
         num_samples = stride * ((self._num_tiles - 1) * hop + tile_length)
-        padding = self._left, num_samples - self._left - x_BCT.shape[2]
-        phases_BCTP = functional.pad(x_BCT, padding).unflatten(2, (-1, stride))
+        padded_BCT = self._memory.take("samples", *x_BCT.shape[:2], num_samples)
+        _shift(x_BCT, padded_BCT, self._left)
+        phases_BCTP = padded_BCT.view(*x_BCT.shape[:2], -1, stride)
         tiles_BJPCN = phases_BCTP.unfold(2, tile_length, hop).permute(0, 2, 3, 1, 4)
         tiles = self._memory.take("tiles", *tiles_BJPCN.shape).copy_(tiles_BJPCN)
         columns = tiles.view(-1, tile_length)
@@ -224,10 +229,7 @@ class TiledConvolution:
         num_rows = self._tiling.tile_length + 1
         products = self._memory.take("products", num_rows, events.shape[2], num_outputs)
         _multiply(events, kernels, products[:-1].view(*events.shape[:3], num_outputs))
-        if bias_O is None:
-            products[-1] = 0
-        else:
-            products[-1] = bias_O
+        products[-1] = 0 if bias_O is None else bias_O
         tiles = self._memory.take("outputs", events.shape[2] * num_outputs, length)
         torch.mm(products.view(num_rows, -1).t(), self._matrices.synthesis_MH, out=tiles)
         tiles_BJOH = tiles.view(len(y_BOT), -1, num_outputs, length)
@@ -250,36 +252,44 @@ class TiledConvolution:
 
     def _gradient_of_taps(self, events: Tensor, products: Tensor) -> Tensor:
         """(O, C, K)."""
-        spectra = events.new_empty(*events.shape[:2], events.shape[3], products.shape[3])
+        shape = *events.shape[:2], events.shape[3], products.shape[3]
+        spectra = self._memory.take("gradients of kernels", *shape)
         _multiply(events.mT, products, spectra, conjugate="first")
         matrix_MK = self._matrices.kernels_MK
         taps = spectra.view(len(matrix_MK), -1).t() @ matrix_MK
         return taps.view(len(self._taps_COK), -1, taps.shape[1]).transpose(0, 1)
 
-    def _overlapped(self, backward: Tensor) -> Tensor:
-        """The sum of overlapping tiles, (B, C, T), by the transpose of what cuts them."""
+    def _put_overlapped(self, backward: Tensor, gradient_BCT: Tensor) -> None:
+        """Set the gradient to the sum of overlapping tiles, by the transpose of what cuts them."""
         tile_length, hop = self._tiling.tile_length, self._tiling.output_length
-        stride, num_channels = self._tiling.stride, self._tiling.num_channels
         rows = backward.view(tile_length, -1).t()
         tiles = self._memory.take("tiles", len(rows), tile_length)
         torch.mm(rows, self._matrices.analysis_NN, out=tiles)
-        tiles_BJPCN = tiles.view(-1, self._num_tiles, stride, num_channels, tile_length)
+        num_events, num_channels, _ = gradient_BCT.shape
+        tiles_BJPCN = tiles.view(num_events, self._num_tiles, -1, num_channels, tile_length)
         tiles_BCJNP = tiles_BJPCN.permute(0, 3, 1, 4, 2)
-        num_events = len(tiles_BCJNP)
-        sums_BCJHP = tiles.new_zeros(num_events, num_channels, self._num_tiles + 1, hop, stride)
+        shape = num_events, num_channels, self._num_tiles + 1, hop, self._tiling.stride
+        sums_BCJHP = self._memory.take("samples", *shape)
         sums_BCJHP[:, :, :-1] = tiles_BCJNP[:, :, :, :hop]
+        sums_BCJHP[:, :, -1] = 0
         sums_BCJHP[:, :, 1:, : tile_length - hop] += tiles_BCJNP[:, :, :, hop:]
-        sums_BCT = sums_BCJHP.flatten(2)
-        last = self._left + self._x_BCT.shape[2]
-        return functional.pad(sums_BCT, (-self._left, last - sums_BCT.shape[2]))
+        _shift(sums_BCJHP.flatten(2), gradient_BCT, -self._left)
 
 
 def _parts(number: int, most: int) -> list[slice]:
-    """Parts of about the same size, the largest first; of nothing, an empty one."""
-    num_parts = max(1, -(-number // max(1, most)))
+    """Parts of about the same size, the largest first."""
+    num_parts = -(-number // max(1, most))
     size = -(-number // num_parts)
-    starts = range(0, max(1, number), max(1, size))
-    return [slice(start, min(start + size, number)) for start in starts]
+    return [slice(start, min(start + size, number)) for start in range(0, number, size)]
+
+
+def _shift(x_BCT: Tensor, shifted_BCT: Tensor, shift: int) -> None:
+    """Copy to later samples, or to earlier ones; zeros where nothing comes to, and nothing beyond the end."""
+    first = max(0, shift)
+    last = max(first, min(x_BCT.shape[2] + shift, shifted_BCT.shape[2]))
+    shifted_BCT[..., :first] = 0
+    shifted_BCT[..., first:last] = x_BCT[..., first - shift : last - shift]
+    shifted_BCT[..., last:] = 0
 
 
 def _in_tiles(tiles_BOJH: Tensor, x_BOT: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -288,7 +298,7 @@ def _in_tiles(tiles_BOJH: Tensor, x_BOT: Tensor) -> Iterator[tuple[Tensor, Tenso
     num_whole, rest = divmod(x_BOT.shape[2], length)
     if num_whole:
         whole_BOT = x_BOT[..., : num_whole * length]
-        yield tiles_BOJH[:, :, :num_whole], whole_BOT.unflatten(2, (num_whole, length))
+        yield tiles_BOJH[:, :, :num_whole], whole_BOT.view(*x_BOT.shape[:2], num_whole, length)
     if rest:
         yield tiles_BOJH[:, :, num_whole:, :rest], x_BOT[:, :, None, num_whole * length :]
 
