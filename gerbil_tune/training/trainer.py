@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +87,7 @@ def make_torch_trainer(
     num_workers: NumWorkers,
     use_gpu: bool,
     cpus_per_worker: float = 1,
-    callbacks: list[Any] | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Any:
     """Build the TorchTrainer of a job; its own files go beside the job's run folder.
 
@@ -101,6 +101,7 @@ def make_torch_trainer(
     import ray.train
     from ray.train.torch import TorchTrainer
 
+    from gerbil_tune.training.group_start import StartGuard
     from gerbil_tune.training.process_group import GroupConfig
 
     return TorchTrainer(
@@ -116,7 +117,7 @@ def make_torch_trainer(
             name=job.run_dir.name,
             storage_path=str(job.run_dir.parent / RAY_TRAIN_FOLDER),
             failure_config=ray.train.FailureConfig(max_failures=2, controller_failure_limit=3),
-            callbacks=callbacks,
+            callbacks=[StartGuard(), *callbacks],
         ),
     )
 

@@ -128,7 +128,9 @@ def test_two_jobs_at_once_and_a_failing_one(lab: SlurmLab, site: Path) -> None:
 
 
 def test_search_goes_on_without_a_node(lab: SlurmLab, site: Path) -> None:
-    (site / "space.yaml").write_text(SPACE.replace("epochs: 90", "epochs: 200"))
+    (site / "space.yaml").write_text(
+        SPACE.replace("epochs: 90", "epochs: 60")
+    )  # over before the node is missed
     job = lab.submit(site, *SEARCH, options=BOTH_NODES)
     job.wait_for(lambda: on_both_nodes(lab, TRIAL), "a trial on each node")
     job.wait_for(at_least(site, [3, 3]), "three epochs")
