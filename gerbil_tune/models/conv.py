@@ -7,10 +7,14 @@ positions are zeroed after each layer, an event gives the same output however fa
 import torch
 from torch import Tensor, nn
 
+from gerbil_tune.buffers import BufferPool
 from gerbil_tune.config.architectures import ConvStackConfig
 from gerbil_tune.models.batch_norm import MaskedBatchNorm
 from gerbil_tune.models.fast_conv import conv1d
 from gerbil_tune.models.scaling import time_mask
+
+_NUMBERS_AT_ONCE = 1 << 19
+_POOL = BufferPool()
 
 
 class ChannelNorm(nn.Module):
@@ -45,7 +49,10 @@ def make_norm(kind: str, num_channels: int) -> nn.Module:
 def normalized(norm: nn.Module, x_BCT: Tensor, mask_B1T: Tensor) -> Tensor:
     """Normalize what is inside the events, and zero the padding."""
     y_BCT: Tensor = norm(x_BCT, mask_B1T) if isinstance(norm, MaskedBatchNorm) else norm(x_BCT)
-    return y_BCT * mask_B1T.to(y_BCT.dtype)
+    mask_B1T = mask_B1T.to(y_BCT.dtype)
+    if torch.is_grad_enabled() or y_BCT is x_BCT:
+        return y_BCT * mask_B1T
+    return y_BCT.mul_(mask_B1T)
 
 
 class SameConv1d(nn.Module):
@@ -116,16 +123,40 @@ class GatedConv1d(SameConv1d):
     def forward(self, x_BCT: Tensor, mask_B1T: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gated output and its mask."""
         both_BCT, mask_B1T = super().forward(x_BCT, mask_B1T)
-        signal, gate = both_BCT.chunk(2, dim=1)
-        activated = torch.tanh(signal)
-        if torch.is_grad_enabled():
-            if self.leak:
-                activated = torch.lerp(activated, signal, self.leak)
-            return activated * torch.sigmoid(gate), mask_B1T
-        # In place, as in the norm.
+        signal_BCT, gate_BCT = both_BCT.chunk(2, dim=1)
+        if both_BCT.device.type == "cpu" and not torch.is_grad_enabled():
+            return _gated(signal_BCT, gate_BCT, self.leak), mask_B1T
+        activated_BCT = torch.tanh(signal_BCT)
         if self.leak:
-            activated.lerp_(signal, self.leak)
-        return activated.mul_(gate.sigmoid_()), mask_B1T
+            activated_BCT = torch.lerp(activated_BCT, signal_BCT, self.leak)
+        return activated_BCT * torch.sigmoid(gate_BCT), mask_B1T
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _gated(signal_BCT: Tensor, gate_BCT: Tensor, leak: float) -> Tensor:
+    """The same without gradients, some events at a time in memory used again; the gate is overwritten.
+
+    New memory for each operation would take longer than the operations.
+    """
+    result_BCT = _POOL.empty(tuple(signal_BCT.shape), signal_BCT.dtype)
+    at_once = max(1, _NUMBERS_AT_ONCE // max(1, signal_BCT[:1].numel()))
+    for start in range(0, len(signal_BCT), at_once):
+        rows = slice(start, start + at_once)
+        activated_BCT = result_BCT[rows]
+        _tanh(signal_BCT[rows], activated_BCT)
+        if leak:
+            activated_BCT.lerp_(signal_BCT[rows], leak)
+        activated_BCT.mul_(gate_BCT[rows].sigmoid_())
+    return result_BCT
+
+
+def _tanh(x: Tensor, result: Tensor) -> None:
+    """Hyperbolic tangent; in bfloat16 by a sigmoid in float32, which takes half as long."""
+    if result.dtype != torch.bfloat16:
+        torch.tanh(x, out=result)
+        return
+    doubled = _POOL.empty(tuple(x.shape), torch.float32).copy_(x).mul_(2.0)
+    result.copy_(doubled.sigmoid_().mul_(2.0).sub_(1.0))
 
 
 def masked_mean(x_BCT: Tensor, mask_B1T: Tensor) -> Tensor:

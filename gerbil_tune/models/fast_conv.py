@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from gerbil_tune.buffers import BufferPool
 from gerbil_tune.models.tiled_conv import TiledConvolution, Tiling, best_tiling
 
 _WORTH = 0.5
@@ -20,6 +21,7 @@ _WORTH_BESIDE_AMX = 0.25
 for more, and the direct method is four to five times as fast as in float32."""
 _PART_BYTES = 3 << 20
 """Of the direct method's output that is computed at once."""
+_POOL = BufferPool()
 
 
 def conv1d(
@@ -92,7 +94,7 @@ def _direct(
     if torch.is_grad_enabled() or len(x_BCT) < 2:
         return convolve(x_BCT)
     first_BOT = convolve(x_BCT[:1])
-    y_BOT = first_BOT.new_empty(len(x_BCT), *first_BOT.shape[1:])
+    y_BOT = _POOL.empty((len(x_BCT), *first_BOT.shape[1:]), first_BOT.dtype)
     y_BOT[:1] = first_BOT
     at_once = max(1, _PART_BYTES // first_BOT.nbytes)
     for start in range(1, len(x_BCT), at_once):

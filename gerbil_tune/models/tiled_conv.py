@@ -27,11 +27,10 @@ from gerbil_tune.buffers import BufferPool
 
 _OUTPUT_LENGTHS = (48, 64, 96, 128, 256)
 _TILE_LENGTH_MULTIPLE = 16
-_USUAL_OUTPUT_SAMPLES = 8192
-"""Of all events of a batch together, deep in a network."""
+_USUAL_EVENTS, _USUAL_OUTPUT_SAMPLES = 8, 1024
 _KERNEL_COST = 50
 """What a number of a kernel's spectrum costs, in multiplications; it goes to memory and back."""
-_FEWEST_BYTES, _MOST_BYTES = 4 << 20, 32 << 20
+_FEWEST_BYTES, _MOST_BYTES = 8 << 20, 32 << 20
 """Of spectra of events that are held at once: within the cache, but many for each spectrum of a kernel."""
 _KERNEL_BYTES = 16 << 20
 """Of spectra of kernels that are held at once."""
@@ -93,9 +92,11 @@ def best_tiling(num_channels: int, num_outputs: int, num_taps: int, stride: int)
         if tile_length <= 2 * output_length:
             shape = num_channels, num_outputs, num_taps, stride
             tilings.append(Tiling(*shape, output_length, tile_length))
-    return min(
-        tilings, key=lambda t: t.cost(_USUAL_OUTPUT_SAMPLES // t.output_length), default=None
-    )
+    return min(tilings, key=_usual_cost, default=None)
+
+
+def _usual_cost(tiling: Tiling) -> int:
+    return tiling.cost(_USUAL_EVENTS * tiling.num_tiles(_USUAL_OUTPUT_SAMPLES))
 
 
 class _Memory:
@@ -165,7 +166,7 @@ class TiledConvolution:
     def convolved(self, bias_O: Tensor | None) -> Tensor:
         """The output, (B, O, T)."""
         shape = len(self._x_BCT), len(self._weight_OCK), self._output_samples
-        y_BOT = self._x_BCT.new_empty(shape)
+        y_BOT = _POOL.empty(shape, self._x_BCT.dtype)
         for rows in self._events:
             events = self._spectra_of_events(rows)
             for outputs in self._outputs:

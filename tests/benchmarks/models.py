@@ -3,7 +3,7 @@
 The predecessor's way: two convolutions a layer, one for tanh and one for the gate, in float32 with
 BatchNorm1d, and a training step that runs the network twice before one backward pass. Both networks have
 its default layers, the same head and loss, and SGD. Ours is timed from the audio on, in the precision that
-training/precision auto takes. The two alternate, so that whatever else the machine does slows down both;
+training/precision auto takes. The two take turns, so that whatever else the machine does slows down both;
 ratios are medians over rounds.
 
 The table has each architecture at its defaults, from the audio on. Operations are those of direct
@@ -15,7 +15,7 @@ compiled.
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -134,22 +134,28 @@ class Predecessor:
         self.ours.model.density(self.network(self.ours.audio_BTC))
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
+def seconds(work: Callable[[], Any], repeats: int) -> float:
+    """Mean time of a work that was done just before."""
     work()
+    _finish()
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    _finish()
+    return (time.perf_counter() - begin) / repeats
+
+
+def _finish() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - begin
 
 
-def alternate(works: Sequence[Callable[[], Any]], rounds: int) -> list[list[float]]:
-    """Seconds of each work in each round, after one to warm up."""
-    times: list[list[float]] = [[] for _ in works]
-    for number in range(rounds + 1):
-        for work, found in zip(works, times, strict=True):
-            taken = seconds(work)
-            if number:
-                found.append(taken)
+def alternate(works: Mapping[str, tuple[Callable[[], Any], int]], rounds: int) -> dict[str, list]:
+    """Seconds of each work in each round; a work is done so many times in a row."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, (work, repeats) in works.items():
+            times[name].append(seconds(work, repeats))
     return times
 
 
@@ -157,7 +163,7 @@ def peak_gflops(device: torch.device, dtype: torch.dtype, rounds: int) -> float:
     """Best rate of a product of two large matrices, 1e9 operations a second."""
     size = 8192 if device.type == "cuda" else 2048
     a, b = torch.randn(2, size, size, device=device).to(dtype)
-    return 2 * size**3 / min(alternate([lambda: a @ b], rounds)[0]) / 1e9
+    return 2 * size**3 / min(seconds(lambda: a @ b, 2) for _ in range(rounds)) / 1e9
 
 
 def compare(device: torch.device, rounds: int) -> None:
@@ -171,12 +177,13 @@ def compare(device: torch.device, rounds: int) -> None:
     )
     ours = Ours(config, device)
     predecessor = Predecessor(ours)
-    for name in ("train", "predict"):
-        mine, theirs = alternate([getattr(ours, name), getattr(predecessor, name)], rounds)
-        ratios = [slow / fast for fast, slow in zip(mine, theirs, strict=True)]
+    for name in ("predict", "train"):
+        works = {"ours": (getattr(ours, name), 4), "theirs": (getattr(predecessor, name), 1)}
+        times = alternate(works, rounds)
+        ratios = [theirs / mine for mine, theirs in zip(*times.values(), strict=True)]
+        mine, theirs = (NUM_EVENTS / statistics.median(taken) for taken in times.values())
         print(
-            f"simplenet {name:8s} {NUM_EVENTS / statistics.median(mine):8,.1f} events/s   "
-            f"predecessor's way {NUM_EVENTS / statistics.median(theirs):7,.1f}   "
+            f"simplenet {name:8s} {mine:8,.1f} events/s   predecessor's way {theirs:7,.1f}   "
             f"x{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
             flush=True,
         )
@@ -196,11 +203,8 @@ def measure(kind: str, device: torch.device, rounds: int) -> None:
         ours = Ours(config, device)
         dtype = ours.model.autocast_dtype or torch.float32
         peak = peak_gflops(device, dtype, rounds)
-        training, prediction = (
-            [NUM_EVENTS / taken for taken in times]
-            for times in alternate([ours.train, ours.predict], rounds)
-        )
-    train_rate, predict_rate = statistics.median(training), statistics.median(prediction)
+        times = alternate({"train": (ours.train, 1), "predict": (ours.predict, 1)}, rounds)
+    train_rate, predict_rate = (NUM_EVENTS / statistics.median(times[name]) for name in times)
     train_share = TRAINING_PASSES * cost.gflop_per_event * train_rate / peak
     print(
         f"{kind:12s} {str(dtype).removeprefix('torch.'):9s} {cost.parameters:11,d} "

@@ -128,9 +128,8 @@ def test_two_jobs_at_once_and_a_failing_one(lab: SlurmLab, site: Path) -> None:
 
 
 def test_search_goes_on_without_a_node(lab: SlurmLab, site: Path) -> None:
-    (site / "space.yaml").write_text(
-        SPACE.replace("epochs: 90", "epochs: 60")
-    )  # over before the node is missed
+    # The trials are over before Ray misses the node, so that the final training begins with it.
+    (site / "space.yaml").write_text(SPACE.replace("epochs: 90", "epochs: 60"))
     job = lab.submit(site, *SEARCH, options=BOTH_NODES)
     job.wait_for(lambda: on_both_nodes(lab, TRIAL), "a trial on each node")
     job.wait_for(at_least(site, [3, 3]), "three epochs")

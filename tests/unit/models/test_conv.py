@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from gerbil_tune.config.architectures import ConvStackConfig
+from gerbil_tune.models import conv
 from gerbil_tune.models.batch_norm import MaskedBatchNorm
 from gerbil_tune.models.conv import (
     ChannelNorm,
@@ -125,6 +126,25 @@ def test_stack_does_not_depend_on_padding(normalization):
     for i, length in enumerate(LENGTHS.tolist()):
         alone = stack(padded_noise()[i : i + 1, :, :length], LENGTHS[i : i + 1])
         torch.testing.assert_close(alone, expected[i : i + 1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalization", ["batch", "layer", "none"])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_stack_without_gradients_is_the_same(monkeypatch, normalization, dtype):
+    """There it works in memory that it uses again, and some events at a time."""
+    monkeypatch.setattr(conv, "_NUMBERS_AT_ONCE", 2000)
+    stack = make_stack(normalization=normalization)
+    audio = padded_noise()
+    with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+        expected = stack(audio, LENGTHS)
+        with torch.no_grad():
+            first, second = stack(audio, LENGTHS), stack(audio.flip(0), LENGTHS)
+            again = stack(audio, LENGTHS)
+    assert torch.equal(again, first)
+    assert not torch.equal(second, first)
+    tolerance = 1e-5 if dtype is None else 0.02
+    torch.testing.assert_close(first, expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(audio, padded_noise(), rtol=0.0, atol=0.0)
 
 
 @pytest.mark.parametrize(
