@@ -105,6 +105,10 @@ class MapsConfig(ConfigModel):
         0.0,
         description="Weight of a frequency: its magnitude-squared coherence to this; 0: all alike.",
     )
+    envelope: StrictBool = Field(
+        True,
+        description="Envelopes, averaged over a cell, in the place of correlations at its centre.",
+    )
     window_length: Annotated[StrictInt, Field(ge=64)] = Field(
         2048, description="Samples of the windows whose spectra are averaged over an event."
     )

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from gerbil_tune.config.architectures import ConformerConfig
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.models.architecture import Architecture, OutputShape
+from gerbil_tune.models.architecture import OutputShape
 from gerbil_tune.models.conv import ChannelNorm, SameConv1d, masked_mean
-from gerbil_tune.models.features.features import Features, InputShapes
+from gerbil_tune.models.features.features import InputShapes
 from gerbil_tune.models.regularization import StochasticDepth, depth_probabilities
 from gerbil_tune.models.scaling import time_mask
-from gerbil_tune.models.windows import pooled_over_windows
+from gerbil_tune.models.windows import TemporalArchitecture
 
 _MOST_FRAMES_PER_RADIAN = 10_000.0  # as in RoFormer
 
@@ -178,14 +178,12 @@ class ConformerStem(nn.Module):
         return self.project(x_BCT.transpose(1, 2)) * mask_B1T.transpose(1, 2), mask_B1T
 
 
-class Conformer(Architecture):
+class Conformer(TemporalArchitecture):
     """Frames from strided convolutions, then layers of attention and convolution, averaged over time.
 
     After Gulati et al. 2020 (arXiv:2005.08100), with rotary positions in the place of relative sinusoidal
     ones and a norm over channels in that of batch norm. vocalocator tried one behind a residual network.
     """
-
-    uses = frozenset({"waveform"})
 
     def __init__(
         self,
@@ -205,16 +203,8 @@ class Conformer(Architecture):
         )
         self.readout = nn.Linear(config.width, outputs.num_outputs)
 
-    def forward(self, features: Features) -> Tensor:
-        """Return raw outputs, (B, num_outputs)."""
-        assert features.waveform_BFT is not None
-        encoded_BH = pooled_over_windows(
-            self._encode, features.waveform_BFT, features.lengths_B, self.window_length
-        )
-        raw: Tensor = self.readout(encoded_BH)
-        return raw
-
-    def _encode(self, x_BCT: Tensor, lengths_B: Tensor) -> Tensor:
+    def encode(self, x_BCT: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return a vector an event, (B, H)."""
         x_BTH, mask_B1T = self.stem(x_BCT, time_mask(lengths_B, x_BCT.shape[2]))
         frames = make_frames(mask_B1T, self.numbers_per_head)
         x_BTH = self.dropout(x_BTH)

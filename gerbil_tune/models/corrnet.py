@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from gerbil_tune.config.architectures import CorrNetConfig
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.models.architecture import Architecture, OutputShape
+from gerbil_tune.models.architecture import OutputShape
 from gerbil_tune.models.conv import ConvStack
 from gerbil_tune.models.features.features import Features, InputShapes
 from gerbil_tune.models.lag_encoder import LagEncoder
-from gerbil_tune.models.windows import pooled_over_windows
+from gerbil_tune.models.windows import TemporalArchitecture
 
 
-class CorrNet(Architecture):
+class CorrNet(TemporalArchitecture):
     """A gated convolution branch and a lag branch, joined before the readout.
 
     The idea of vocalocator's CorrSimpleNetwork; its correlation branch looked 32 ms away from zero lag,
@@ -41,11 +41,13 @@ class CorrNet(Architecture):
 
     def forward(self, features: Features) -> Tensor:
         """Return raw outputs, (B, num_outputs)."""
-        assert features.waveform_BFT is not None
         assert features.gcc_BPL is not None
-        conv_BH = pooled_over_windows(
-            self.conv, features.waveform_BFT, features.lengths_B, self.window_length
-        )
+        conv_BH = self.pooled(features)
         joined_BH = torch.cat((conv_BH, self.lags(features.gcc_BPL).to(conv_BH.dtype)), dim=1)
         raw: Tensor = self.readout(self.hidden(joined_BH))
         return raw
+
+    def encode(self, x_BCT: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return a vector an event, (B, H), of its channels over time."""
+        encoded_BH: Tensor = self.conv(x_BCT, lengths_B)
+        return encoded_BH

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from gerbil_tune.config.architectures import DenseNetConfig
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.models.architecture import Architecture, OutputShape
+from gerbil_tune.models.architecture import OutputShape
 from gerbil_tune.models.conv import GatedConv1d, make_norm, masked_mean, normalized
-from gerbil_tune.models.features.features import Features, InputShapes
+from gerbil_tune.models.features.features import InputShapes
 from gerbil_tune.models.scaling import time_mask
-from gerbil_tune.models.windows import pooled_over_windows
+from gerbil_tune.models.windows import TemporalArchitecture
 
 _LAST_KERNELS = (49 / 51, 37 / 51, 19 / 51, 9 / 51)
 
@@ -35,14 +35,12 @@ def masked_average_pool(x_BCT: Tensor, mask_B1T: Tensor) -> Tensor:
     return pooled_BCT / weight_B1T.clamp_min(0.5)
 
 
-class DenseNet(Architecture):
+class DenseNet(TemporalArchitecture):
     """Each stage halves time with a gated convolution and concatenates its average-pooled input.
 
     After Huang et al. 2017 (arXiv:1608.06993) for the dense connections and WaveNet for the gate, as the
     Gerbilizer notes of 2022 describe it.
     """
-
-    uses = frozenset({"waveform"})
 
     def __init__(
         self,
@@ -64,16 +62,8 @@ class DenseNet(Architecture):
             self.norms.append(make_norm(config.normalization, channels))
         self.readout = nn.Linear(channels, outputs.num_outputs)
 
-    def forward(self, features: Features) -> Tensor:
-        """Return raw outputs, (B, num_outputs)."""
-        assert features.waveform_BFT is not None
-        encoded_BH = pooled_over_windows(
-            self._encode, features.waveform_BFT, features.lengths_B, self.window_length
-        )
-        raw: Tensor = self.readout(encoded_BH)
-        return raw
-
-    def _encode(self, x_BCT: Tensor, lengths_B: Tensor) -> Tensor:
+    def encode(self, x_BCT: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return a vector an event, (B, H)."""
         mask_B1T = time_mask(lengths_B, x_BCT.shape[2])
         for conv, norm in zip(self.convs, self.norms, strict=True):
             skip_BCT = masked_average_pool(x_BCT, mask_B1T)

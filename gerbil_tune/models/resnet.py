@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from gerbil_tune.config.architectures import ResNetConfig
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.models.architecture import Architecture, OutputShape
+from gerbil_tune.models.architecture import OutputShape
 from gerbil_tune.models.conv import SameConv1d, make_norm, masked_mean, normalized
-from gerbil_tune.models.features.features import Features, InputShapes
+from gerbil_tune.models.features.features import InputShapes
 from gerbil_tune.models.regularization import StochasticDepth, depth_probabilities
 from gerbil_tune.models.scaling import time_mask
-from gerbil_tune.models.windows import pooled_over_windows
+from gerbil_tune.models.windows import TemporalArchitecture
 
 
 class ResNetBlock(nn.Module):
@@ -59,14 +59,12 @@ class ResNetBlock(nn.Module):
         return x_BCT + self.depth(branch_BCT), new_mask_B1T
 
 
-class ResNet(Architecture):
+class ResNet(TemporalArchitecture):
     """A strided convolution, then stages of residual blocks that halve time and double channels.
 
     After He et al. 2016 (arXiv:1512.03385 for the stages, arXiv:1603.05027 for the order within a block), in
     one dimension, ending in a mean over time.
     """
-
-    uses = frozenset({"waveform"})
 
     def __init__(
         self,
@@ -101,16 +99,8 @@ class ResNet(Architecture):
         self.norm = make_norm(config.normalization, channels)
         self.readout = nn.Linear(channels, outputs.num_outputs)
 
-    def forward(self, features: Features) -> Tensor:
-        """Return raw outputs, (B, num_outputs)."""
-        assert features.waveform_BFT is not None
-        encoded_BH = pooled_over_windows(
-            self._encode, features.waveform_BFT, features.lengths_B, self.window_length
-        )
-        raw: Tensor = self.readout(encoded_BH)
-        return raw
-
-    def _encode(self, x_BCT: Tensor, lengths_B: Tensor) -> Tensor:
+    def encode(self, x_BCT: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return a vector an event, (B, H)."""
         x_BCT, mask_B1T = self.stem(x_BCT, time_mask(lengths_B, x_BCT.shape[2]))
         for block in self.blocks:
             x_BCT, mask_B1T = block(x_BCT, mask_B1T)

@@ -4,20 +4,18 @@ from torch import Tensor, nn
 
 from gerbil_tune.config.architectures import SimpleNetConfig
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.models.architecture import Architecture, OutputShape
+from gerbil_tune.models.architecture import OutputShape
 from gerbil_tune.models.conv import ConvStack
-from gerbil_tune.models.features.features import Features, InputShapes
-from gerbil_tune.models.windows import pooled_over_windows
+from gerbil_tune.models.features.features import InputShapes
+from gerbil_tune.models.windows import TemporalArchitecture
 
 
-class SimpleNet(Architecture):
+class SimpleNet(TemporalArchitecture):
     """Gated convolutions over the waveform, averaged over time, and a linear readout.
 
     The structure of Gerbilizer's and vocalocator's SimpleNetwork, with padding that keeps every sample
     and a mean that leaves padding out.
     """
-
-    uses = frozenset({"waveform"})
 
     def __init__(
         self,
@@ -31,11 +29,7 @@ class SimpleNet(Architecture):
         self.conv = ConvStack(config.conv, inputs.waveform_planes)
         self.readout = nn.Linear(self.conv.num_outputs, outputs.num_outputs)
 
-    def forward(self, features: Features) -> Tensor:
-        """Return raw outputs, (B, num_outputs)."""
-        assert features.waveform_BFT is not None
-        encoded_BH = pooled_over_windows(
-            self.conv, features.waveform_BFT, features.lengths_B, self.window_length
-        )
-        raw: Tensor = self.readout(encoded_BH)
-        return raw
+    def encode(self, x_BCT: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return a vector an event, (B, H)."""
+        encoded_BH: Tensor = self.conv(x_BCT, lengths_B)
+        return encoded_BH

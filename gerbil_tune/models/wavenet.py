@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from gerbil_tune.config.architectures import WaveNetConfig
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.models.architecture import Architecture, OutputShape
+from gerbil_tune.models.architecture import OutputShape
 from gerbil_tune.models.conv import GatedConv1d, SameConv1d, masked_mean
 from gerbil_tune.models.features.features import Features, InputShapes
 from gerbil_tune.models.regularization import StochasticDepth, depth_probabilities
 from gerbil_tune.models.scaling import time_mask
-from gerbil_tune.models.windows import pooled_over_windows
+from gerbil_tune.models.windows import TemporalArchitecture
 
 
 class WaveNetBlock(nn.Module):
@@ -41,14 +41,12 @@ class WaveNetBlock(nn.Module):
         return (x_BCT + change[0]) * mask_B1T if change else x_BCT, skip_BCT
 
 
-class WaveNet(Architecture):
+class WaveNet(TemporalArchitecture):
     """A strided convolution, then residual blocks whose dilations double, and the mean of their skips.
 
     After van den Oord et al. 2016 (arXiv:1609.03499), not causal, at a lower rate than the audio's and with
     one vector an event in the place of its output; vocalocator had one at full rate.
     """
-
-    uses = frozenset({"waveform"})
 
     def __init__(
         self,
@@ -80,14 +78,11 @@ class WaveNet(Architecture):
 
     def forward(self, features: Features) -> Tensor:
         """Return raw outputs, (B, num_outputs)."""
-        assert features.waveform_BFT is not None
-        encoded_BC = pooled_over_windows(
-            self._encode, features.waveform_BFT, features.lengths_B, self.window_length
-        )
-        raw: Tensor = self.readout(self.hidden(encoded_BC))
+        raw: Tensor = self.readout(self.hidden(self.pooled(features)))
         return raw
 
-    def _encode(self, x_BCT: Tensor, lengths_B: Tensor) -> Tensor:
+    def encode(self, x_BCT: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return a vector an event, (B, H)."""
         x_BCT, mask_B1T = self.stem(x_BCT, time_mask(lengths_B, x_BCT.shape[2]))
         # The mask is float32, and so is the stream under autocast: sums over many blocks keep their digits.
         x_BCT = x_BCT * mask_B1T

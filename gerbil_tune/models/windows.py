@@ -3,10 +3,14 @@
 Letters: B batch, F planes, T samples, N windows of an event, R windows that are run, H hidden.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from gerbil_tune.models.architecture import Architecture
+from gerbil_tune.models.features.features import Features
 
 
 def pooled_over_windows(
@@ -48,3 +52,30 @@ def pooled_over_windows(
     # Into places of their own and then summed: additions in a fixed order, on a GPU too.
     weighted_BNH = weighted_RH.new_zeros(*counts_BN.shape, weighted_RH.shape[1])
     return weighted_BNH.index_put((event_R, window_R), weighted_RH).sum(1)
+
+
+class TemporalArchitecture(Architecture):
+    """Encodes channels over time, of long events in several windows, and reads that out.
+
+    Attributes:
+        window_length: Samples that ``encode`` is given at most.
+    """
+
+    uses = frozenset({"waveform"})
+    window_length: int
+
+    @abstractmethod
+    def encode(self, x_BCT: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return a vector an event, (B, H), independent of padding and of the other rows."""
+
+    def pooled(self, features: Features) -> Tensor:
+        """Return a vector an event of any length, (B, H)."""
+        assert features.waveform_BFT is not None
+        return pooled_over_windows(
+            self.encode, features.waveform_BFT, features.lengths_B, self.window_length
+        )
+
+    def forward(self, features: Features) -> Tensor:
+        """Return raw outputs, (B, num_outputs)."""
+        raw: Tensor = self.readout(self.pooled(features))
+        return raw

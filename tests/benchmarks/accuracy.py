@@ -117,7 +117,9 @@ def held_out_errors_mm(job: TrainingJob, held_out: EventSet) -> np.ndarray:
     model.autocast_dtype = autocast_dtype(job.config, session.device)
     tested = replace(job, splits=Splits(job.splits.train, held_out, None))
     raw, truth = predict_validation(model, ValidationSet(model, tested, session), session)
-    return errors_mm(model.density(raw.to(session.device)).mean_mm_BKD.detach().cpu(), truth)
+    return errors_mm(
+        model.density(raw.to(session.device)).mean_mm_BKD.detach().cpu(), truth.numpy()
+    )
 
 
 def show(name: str, errors_mm_N: np.ndarray, more: str = "") -> None:
@@ -134,8 +136,7 @@ def beamform(held_out: EventSet) -> None:
     setup = recording_setup(held_out, ExperimentConfig().data)
     for name, weighted in (("SRP-PHAT", False), ("SRP-PHAT, coherence", True)):
         found = srp_phat(held_out, setup, SOURCE_HEIGHT_MM, coherence_weighted=weighted)
-        locations = held_out.locations_mm[:, 0, :2]
-        show(name, np.linalg.norm(np.asarray(found)[:, :2] - locations, axis=-1))
+        show(name, errors_mm(found, held_out.locations_mm[:, :1, :2]))
 
 
 def main() -> None:

@@ -67,12 +67,13 @@ def _spectra_cost(spectra: PairSpectra, num_microphones: int, num_samples: int) 
 def _map_cost(maps: SteeredResponse) -> FeatureCost:
     fine_transforms = maps.spectra.num_pairs * maps.num_bands
     fine_length = maps.band_fft_length * FINE_PER_SAMPLE
+    parts = 2 if maps.config.envelope else 1  # real and imaginary
     reads = maps.rows_GR.numel() * maps.num_bands
     return FeatureCost(
         maps.spectra.num_pairs * _transform(maps.spectra.fft_length)
-        + fine_transforms * _transform(fine_length)
+        + parts * fine_transforms * _transform(fine_length)
         + 2.0 * reads,
-        fine_transforms * fine_length * _FLOAT_BYTES,
+        parts * fine_transforms * fine_length * _FLOAT_BYTES,
     )
 
 

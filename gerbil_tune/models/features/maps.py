@@ -1,7 +1,7 @@
 """Steered-response power: what each place of the arena would explain of the correlations.
 
 Letters: B batch, C microphones, T samples, P pairs, L lags, F frequencies, N samples of a fine correlation,
-H bands, G cells of all heights, R table rows of a cell, Y rows and X columns of a map.
+H bands, G cells of all heights, I bands of all pairs, R table rows of a cell, Y rows and X columns of a map.
 """
 
 import math
@@ -86,6 +86,11 @@ class SteeredResponse(nn.Module):
     Correlations are cut to the lags that the site allows before they are split into bands, four times
     upsampled and read between two samples by linear interpolation: that loses at most 7.6 % of the amplitude
     at half the sample rate, and 1.9 % at a quarter of it.
+
+    A correlation alternates within millimetres of path, and cells of centimetres meet it anywhere. With
+    ``envelope`` each correlation is therefore replaced by the envelope of its analytic signal, averaged over
+    the path that a cell is wide: a cell has the sound of all of its places (as the accumulated lags of Cobos
+    et al. 2011, doi:10.1109/LSP.2010.2091502).
     """
 
     bands_HF: Tensor
@@ -100,6 +105,7 @@ class SteeredResponse(nn.Module):
                 "them; write the attribute microphones_mm (C, 3) to the data file, or choose a model/kind "
                 "that does without, as gcc-net"
             )
+        self.config = config
         self.grid = MapGrid.of_site(config, setup)
         longest_s = distance_to_delay_s(longest_path_mm(setup))
         # One more than the site allows, to interpolate at the farthest lag.
@@ -111,6 +117,8 @@ class SteeredResponse(nn.Module):
         self.num_planes = config.num_bands * len(config.heights_mm)
         bands_HF = _band_weights(config, setup.sample_rate_hz, self.band_fft_length)
         self.register_buffer("bands_HF", torch.from_numpy(bands_HF), persistent=False)
+        fine_per_cell = config.cell_mm * _fine_per_mm(setup)
+        self._lags_across_cell = 2 * round(fine_per_cell / 2) + 1  # odd, so that nothing is shifted
         self._num_fine = 2 * max_lag * FINE_PER_SAMPLE + 1
         rows_GR, weights_GR = self._reading(setup, setup.microphones_mm)
         self.register_buffer("rows_GR", rows_GR, persistent=False)
@@ -122,8 +130,7 @@ class SteeredResponse(nn.Module):
         """Which rows of the table of fine correlations make up a cell, (G, 2 P) int32, and their weights."""
         microphones_mm_C3 = torch.tensor(microphones_mm, dtype=torch.float64)
         paths_mm_GP = path_differences_mm(self.grid.cells_mm_G3().double(), microphones_mm_C3)
-        fine_per_mm = distance_to_delay_s(1.0) * setup.sample_rate_hz * FINE_PER_SAMPLE
-        position_GP = paths_mm_GP * fine_per_mm + self.spectra.max_lag * FINE_PER_SAMPLE
+        position_GP = paths_mm_GP * _fine_per_mm(setup) + self.spectra.max_lag * FINE_PER_SAMPLE
         below_GP = position_GP.floor()
         fraction_GP = (position_GP - below_GP).float()
         first_row_P = self._num_fine * torch.arange(self.spectra.num_pairs)
@@ -140,7 +147,12 @@ class SteeredResponse(nn.Module):
             (B, F, Y, X) float32; the images of the lowest band first, one for each height.
         """
         fine_length = self.band_fft_length * FINE_PER_SAMPLE
-        bytes_an_event = 4 * self.spectra.num_pairs * self.num_bands * fine_length
+        bytes_an_event = (
+            (8 if self.config.envelope else 4)
+            * self.spectra.num_pairs
+            * self.num_bands
+            * fine_length
+        )
         most = max(1, _BYTES_AT_ONCE // bytes_an_event)
         parts = torch.split(audio_BCT, min(most, events_at_once(audio_BCT)))
         return torch.cat([self._map(few) for few in parts])
@@ -159,12 +171,28 @@ class SteeredResponse(nn.Module):
     def _banded_correlations(self, correlation_BPL: Tensor) -> Tensor:
         """Table of fine correlations: a row a pair and lag, (P N, B H)."""
         spectrum_BP1F = torch.fft.rfft(correlation_BPL, n=self.band_fft_length)[:, :, None]
-        fine_BPHN = torch.fft.irfft(
-            spectrum_BP1F * self.bands_HF, n=self.band_fft_length * FINE_PER_SAMPLE
-        )[..., : self._num_fine]
+        fine_BPHN = self._fine(spectrum_BP1F * self.bands_HF)[..., : self._num_fine]
         num_columns = len(correlation_BPL) * self.num_bands
         table: Tensor = fine_BPHN.permute(1, 3, 0, 2).reshape(-1, num_columns)
         return table
+
+    def _fine(self, bands_BPHF: Tensor) -> Tensor:
+        """Correlations of these spectra, four times upsampled, or their envelopes as cells see them."""
+        length = self.band_fft_length * FINE_PER_SAMPLE
+        if not self.config.envelope:
+            fine_BPHN: Tensor = torch.fft.irfft(bands_BPHF, n=length)
+            return fine_BPHN
+        # Without its negative frequencies a spectrum is that of the analytic signal.
+        envelope_BPHN = torch.fft.ifft(2.0 * bands_BPHF, n=length).abs()
+        half = self._lags_across_cell // 2
+        around_BIN = nn.functional.pad(envelope_BPHN.flatten(1, 2), (half, half), mode="circular")
+        averaged_BIN = nn.functional.avg_pool1d(around_BIN, 2 * half + 1, stride=1)
+        averaged_BPHN: Tensor = averaged_BIN.view(envelope_BPHN.shape)
+        return averaged_BPHN
+
+
+def _fine_per_mm(setup: RecordingSetup) -> float:
+    return distance_to_delay_s(1.0) * setup.sample_rate_hz * FINE_PER_SAMPLE
 
 
 def _band_weights(config: MapsConfig, rate_hz: float, fft_length: int) -> np.ndarray:

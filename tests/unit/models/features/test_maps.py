@@ -38,7 +38,9 @@ def cell_mm(maps, row, column, height_mm=40.0):
 
 
 @pytest.mark.parametrize("microphones_mm", [CORNERS_MM, CORNERS_MM + SIDES_MM])
-@pytest.mark.parametrize("config", [{}, {"exponent": 0.75, "coherence_exponent": 1.0}])
+@pytest.mark.parametrize(
+    "config", [{}, {"envelope": False}, {"exponent": 0.75, "coherence_exponent": 1.0}]
+)
 @pytest.mark.parametrize(("row", "column"), [(4, 30), (12, 17), (22, 0)])
 def test_noise_is_brightest_in_its_cell_in_every_band(microphones_mm, config, row, column):
     maps = make_maps(microphones_mm, **config)
@@ -87,7 +89,7 @@ def steered_exactly(maps, setup, audio_BCT):
 
 def test_cells_are_the_steered_response_within_the_stated_error_of_interpolation():
     setup = make_setup()
-    maps = make_maps(cell_mm=40.0)
+    maps = make_maps(cell_mm=40.0, envelope=False)
     audio_BCT = noise_from((101.3, -57.7, 40.0), setup) + 0.5 * noise(1, 4, 4000, seed=2)
     exact_HG = steered_exactly(maps, setup, audio_BCT)
     exact_HG = exact_HG - exact_HG.mean(1, keepdim=True)
@@ -96,6 +98,38 @@ def test_cells_are_the_steered_response_within_the_stated_error_of_interpolation
     relative_H = error_HG.square().mean(1).sqrt() / exact_HG.square().mean(1).sqrt()
     # The top band reaches from 26 kHz to half the sample rate; the mean loss is two thirds of the largest.
     assert (relative_H < torch.tensor([0.01, 0.01, 0.01, 0.05])).all()
+
+
+def brightest_mm(maps, audio_BCT):
+    """Where the last band, which is the highest, has its peak."""
+    row, column = divmod(int(maps(audio_BCT)[0, -1].argmax()), maps.grid.shape[1])
+    return torch.tensor(cell_mm(maps, row, column))
+
+
+def test_envelopes_are_seen_wherever_in_a_cell_the_sound_is():
+    """In cells of 40 mm, in a band whose correlations alternate every 7 mm."""
+    setup = make_setup(CORNERS_MM + SIDES_MM)
+    both = [make_maps(CORNERS_MM + SIDES_MM, cell_mm=40.0, envelope=e) for e in (True, False)]
+    middle_mm = torch.tensor(cell_mm(both[0], 4, 9))
+    far = [0, 0]
+    for x, y in [(-18.0, 0.0), (-9.0, 11.0), (0.0, -18.0), (5.0, -7.0), (13.0, 13.0), (18.0, 2.0)]:
+        place_mm = middle_mm + torch.tensor([x, y, 0.0])
+        audio_BCT = noise_from(tuple(place_mm.tolist()), setup)
+        for i, maps in enumerate(both):
+            far[i] += int((brightest_mm(maps, audio_BCT) - place_mm).abs().max() > 40.0)
+    assert far[0] == 0
+    assert far[1] > 0
+
+
+def test_the_envelope_of_a_band_is_that_of_its_correlation_averaged_over_a_cell():
+    """A band of one frequency has a constant envelope, which is its amplitude."""
+    maps = make_maps()
+    bands_BPHF = torch.zeros(2, 6, 4, maps.band_fft_length // 2 + 1, dtype=torch.complex64)
+    bands_BPHF[0, 2, 1, 20] = 3.0 - 4.0j
+    fine_BPHN = maps._fine(bands_BPHF) * maps.band_fft_length * 4
+    torch.testing.assert_close(fine_BPHN[0, 2, 1], torch.full_like(fine_BPHN[0, 2, 1], 10.0))
+    fine_BPHN[0, 2, 1] = 0.0
+    assert not fine_BPHN.any()
 
 
 @pytest.mark.parametrize("axis", [0, 1])
