@@ -28,6 +28,7 @@ from gerbil_tune.buffers import BufferPool
 _OUTPUT_LENGTHS = (48, 64, 96, 128, 256)
 _TILE_LENGTH_MULTIPLE = 16
 _USUAL_EVENTS, _USUAL_OUTPUT_SAMPLES = 8, 1024
+"""At once, deep in a network: tilings are compared for them."""
 _KERNEL_COST = 50
 """What a number of a kernel's spectrum costs, in multiplications; it goes to memory and back."""
 _FEWEST_BYTES, _MOST_BYTES = 8 << 20, 32 << 20
