@@ -49,12 +49,12 @@ def test_disk_full(site: Path, undisturbed: FinalState) -> None:
         said = printed.split("error: ")[-1]
         assert "disk" in said
         assert "same command goes on" in said
-        for run_dir in run_dirs:
-            # What has its final name is whole.
-            kept = newest_place(run_dir)
-            assert kept is not None
-            assert kept == place(run_dir)
-            assert len(checkpoints(run_dir)) <= 2
+        # What has its final name is whole; the checkpoints of the trial that was over are gone.
+        kept = newest_place(run_dirs[1])
+        assert kept is not None
+        assert kept == place(run_dirs[1])
+        assert len(checkpoints(run_dirs[1])) <= 2
+        assert newest_place(run_dirs[0]) is None
         make_room(study_dir)
         with RunningSearch(site, *search_arguments("full")) as search:
             assert "trial 0 starts" not in search.finish()
