@@ -14,6 +14,7 @@ from gerbil_tune.models.fast_conv import conv1d
 from gerbil_tune.models.scaling import time_mask
 
 _NUMBERS_AT_ONCE = 1 << 19
+"""Of a gate's output: few enough for the caches."""
 _POOL = BufferPool()
 
 
@@ -134,9 +135,10 @@ class GatedConv1d(SameConv1d):
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _gated(signal_BCT: Tensor, gate_BCT: Tensor, leak: float) -> Tensor:
-    """The same without gradients, some events at a time in memory used again; the gate is overwritten.
+    """Activate a signal and multiply it by its gate, which is overwritten; without gradients.
 
-    New memory for each operation would take longer than the operations.
+    Some events at a time, in memory that is used again: new memory for each operation would take longer than
+    the operations.
     """
     result_BCT = _POOL.empty(tuple(signal_BCT.shape), signal_BCT.dtype)
     at_once = max(1, _NUMBERS_AT_ONCE // max(1, signal_BCT[:1].numel()))

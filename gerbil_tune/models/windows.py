@@ -1,6 +1,6 @@
 """Long events: several windows, encoded one by one and averaged.
 
-Letters: B batch, F planes, T samples, N windows of an event, R windows that are run, H hidden.
+Letters: B batch, F planes, C channels, T samples, N windows of an event, R windows that are run, H hidden.
 """
 
 from abc import abstractmethod
@@ -66,7 +66,7 @@ class TemporalArchitecture(Architecture):
 
     @abstractmethod
     def encode(self, x_BCT: Tensor, lengths_B: Tensor) -> Tensor:
-        """Return a vector an event, (B, H), independent of padding and of the other rows."""
+        """Return a vector an event, (B, H), independent of padding and of the other events."""
 
     def pooled(self, features: Features) -> Tensor:
         """Return a vector an event of any length, (B, H)."""

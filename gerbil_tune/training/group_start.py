@@ -1,7 +1,7 @@
 """End the start of a worker group for which the machines are no longer there.
 
-Ray Train waits for the places of a group, four times a minute, whether or not the cluster still has them;
-and without a limit for the first word of its workers, of which one may have lost its place meanwhile.
+Ray Train waits for the places of a group, four times for a minute each, whether or not the cluster still has
+them; and without a limit for the first word of its workers, of which one may have lost its place meanwhile.
 """
 
 import threading
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroupContext
 
 _LOOK_INTERVAL_S = 1.0
-PATIENCE_S = 10.0
+_PATIENCE_S = 10.0
 """A machine that begins anew, or another, is known to Ray by then."""
 
 
@@ -68,7 +68,7 @@ class StartGuard(WorkerGroupCallback):
         while not over.wait(_LOOK_INTERVAL_S):
             if not self._group or self._has_room():
                 last_room = time.monotonic()
-            elif time.monotonic() - last_room > PATIENCE_S:
+            elif time.monotonic() - last_room > _PATIENCE_S:
                 self._gave_up = True
                 _remove({id for id, it in _waiting_groups().items() if it == self._group} - earlier)
 

@@ -147,13 +147,9 @@ class SteeredResponse(nn.Module):
             (B, F, Y, X) float32; the images of the lowest band first, one for each height.
         """
         fine_length = self.band_fft_length * FINE_PER_SAMPLE
-        bytes_an_event = (
-            (8 if self.config.envelope else 4)
-            * self.spectra.num_pairs
-            * self.num_bands
-            * fine_length
-        )
-        most = max(1, _BYTES_AT_ONCE // bytes_an_event)
+        number_bytes = 8 if self.config.envelope else 4  # complex or real
+        event_bytes = number_bytes * self.spectra.num_pairs * self.num_bands * fine_length
+        most = max(1, _BYTES_AT_ONCE // event_bytes)
         parts = torch.split(audio_BCT, min(most, events_at_once(audio_BCT)))
         return torch.cat([self._map(few) for few in parts])
 
