@@ -77,7 +77,7 @@ SavePathOption = Annotated[
     Path,
     typer.Option(
         metavar="DIR",
-        help="Folder of exported bundles: DIR/<name>/<00001>/config.json and weights.",
+        help="Folder of exported bundles: DIR/<name>/<00001>/config.json and weights; --set name=NAME.",
     ),
 ]
 

@@ -48,7 +48,13 @@ _METRIC_TITLES = {
     "val_error_mean_mm": "mean validation error (mm)",
     "val_error_p90_mm": "90th percentile of the validation error (mm)",
     "val_nll": "validation NLL (nats)",
+    "val_crps_mm": "validation CRPS (mm)",
     "val_calibration_error": "calibration error on the validation events",
+    "val_coverage_50": "validation events inside their 50 % regions",
+    "val_coverage_90": "validation events inside their 90 % regions",
+    "val_coverage_95": "validation events inside their 95 % regions",
+    "val_area_95_mm2": "median area of the 95 % regions (mm²)",
+    "val_volume_95_mm3": "median volume of the 95 % regions (mm³)",
     "predict_ms_per_event": "time of a prediction (ms an event)",
 }
 
