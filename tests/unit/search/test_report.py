@@ -505,7 +505,8 @@ def test_axis_is_logarithmic_only_where_it_helps_and_can() -> None:
     ("name", "title"),
     [
         ("val_error_median_mm", "median validation error (mm)"),
-        ("val_coverage_95", "validation coverage 95"),
+        ("val_coverage_95", "validation events inside their 95 % regions"),
+        ("val_hits_95", "validation hits 95"),
         ("train_loss", "training loss"),
         ("epoch_s", "epoch (s)"),
         ("objective", "objective"),
