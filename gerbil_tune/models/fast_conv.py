@@ -72,6 +72,12 @@ def _on_cpu(
     num_samples = x_BCT.shape[2] + sum(padding)
     if tiling is None or not _pays(tiling, len(x_BCT), num_samples, dtype):
         return _direct(x_BCT, weight_OCK, bias_O, stride, padding)
+    if not torch.is_grad_enabled():
+        with torch.autocast("cpu", enabled=False):
+            tiles = TiledConvolution(
+                x_BCT.to(dtype), weight_OCK, tiling, padding, keep_spectra=True
+            )
+            return tiles.convolved(bias_O)
     result: Tensor = _Tiled.apply(  # type: ignore[no-untyped-call]
         x_BCT.to(dtype), weight_OCK, bias_O, tiling, padding
     )

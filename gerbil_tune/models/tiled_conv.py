@@ -17,13 +17,14 @@ frequencies (N / 2).
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gerbil_tune.buffers import BufferPool
+from gerbil_tune.models.kernel_spectra import SpectraStore
 
 _OUTPUT_LENGTHS = (48, 64, 96, 128, 256)
 _TILE_LENGTH_MULTIPLE = 16
@@ -37,6 +38,7 @@ _KERNEL_BYTES = 16 << 20
 """Of spectra of kernels that are held at once."""
 _ALIGNMENT = 64
 _POOL = BufferPool()
+_KEPT = SpectraStore()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +121,26 @@ class TiledConvolution:
 
     Spectra are (Q, F, L, I) of events, (Q, F, I, O) of kernels and (Q, F, L, O) of outputs, each in memory
     that the next part uses again.
+
+    Args:
+        x_BCT: (B, C, T) float.
+        weight_OCK: (O, C, K) float.
+        tiling: For these shapes.
+        padding: Zeros before and after the input.
+        keep_spectra: Whether the weight is likely to be met again as it is; then its spectra are kept.
     """
 
     def __init__(
-        self, x_BCT: Tensor, weight_OCK: Tensor, tiling: Tiling, padding: tuple[int, int]
+        self,
+        x_BCT: Tensor,
+        weight_OCK: Tensor,
+        tiling: Tiling,
+        padding: tuple[int, int],
+        *,
+        keep_spectra: bool = False,
     ) -> None:
         self._x_BCT, self._weight_OCK = x_BCT, weight_OCK
-        self._taps_COK = weight_OCK.to(x_BCT.dtype).transpose(0, 1).contiguous()
+        self._keep_spectra = keep_spectra
         self._tiling, self._matrices = tiling, _matrices(tiling, x_BCT.dtype)
         self._left = padding[0]
         self._output_samples = tiling.output_samples(x_BCT.shape[2] + sum(padding))
@@ -133,6 +148,10 @@ class TiledConvolution:
         self._events, self._outputs = self._divided()
         self._memory = _Memory(self._sizes(), x_BCT.dtype)
         self._transformed_outputs: slice | None = None
+
+    @cached_property
+    def _taps_COK(self) -> Tensor:
+        return self._weight_OCK.to(self._x_BCT.dtype).transpose(0, 1).contiguous()
 
     def _divided(self) -> tuple[list[slice], list[slice]]:
         """Parts of the events and of the outputs.
@@ -215,13 +234,30 @@ class TiledConvolution:
 
     def _spectra_of_kernels(self, outputs: slice) -> Tensor:
         """(Q, F, I, O)."""
-        matrix_MK = self._matrices.kernels_MK
-        taps = self._taps_COK[:, outputs].flatten(0, 1)
-        spectra = self._memory.take("kernels", len(matrix_MK), len(taps))
+        shape = 2, self._tiling.tile_length // 2, self._tiling.num_inputs, -1
+        if self._keep_spectra:
+            return self._kept_spectra(outputs).view(shape)
+        num_taps = self._tiling.num_channels * (outputs.stop - outputs.start)
+        spectra = self._memory.take("kernels", len(self._matrices.kernels_MK), num_taps)
         if self._transformed_outputs != outputs:
-            torch.mm(matrix_MK, taps.t(), out=spectra)
+            self._transform_kernels(outputs, spectra)
             self._transformed_outputs = outputs
-        return spectra.view(2, self._tiling.tile_length // 2, self._tiling.num_inputs, -1)
+        return spectra.view(shape)
+
+    def _kept_spectra(self, outputs: slice) -> Tensor:
+        dtype = self._x_BCT.dtype
+        key = self._tiling, dtype, outputs.start, outputs.stop
+        spectra = _KEPT.find(self._weight_OCK, key)
+        if spectra is None:
+            num_taps = self._tiling.num_channels * (outputs.stop - outputs.start)
+            spectra = torch.empty(len(self._matrices.kernels_MK), num_taps, dtype=dtype)
+            self._transform_kernels(outputs, spectra)
+            _KEPT.keep(self._weight_OCK, key, spectra)
+        return spectra
+
+    def _transform_kernels(self, outputs: slice, spectra: Tensor) -> None:
+        taps = self._taps_COK[:, outputs].flatten(0, 1)
+        torch.mm(self._matrices.kernels_MK, taps.t(), out=spectra)
 
     def _put_products(
         self, events: Tensor, kernels: Tensor, bias_O: Tensor | None, y_BOT: Tensor
@@ -259,7 +295,7 @@ class TiledConvolution:
         _multiply(events.mT, products, spectra, conjugate="first")
         matrix_MK = self._matrices.kernels_MK
         taps = spectra.view(len(matrix_MK), -1).t() @ matrix_MK
-        return taps.view(len(self._taps_COK), -1, taps.shape[1]).transpose(0, 1)
+        return taps.view(self._tiling.num_channels, -1, taps.shape[1]).transpose(0, 1)
 
     def _put_overlapped(self, backward: Tensor, gradient_BCT: Tensor) -> None:
         """Set the gradient to the sum of overlapping tiles, by the transpose of what cuts them."""
