@@ -13,6 +13,7 @@ from gerbil_tune.cli import (
     evaluate,
     import_model,
     predict,
+    promotion,
     registry,
     report,
     search,
@@ -74,7 +75,7 @@ _add("predict", predict.predict, _USE)
 _add("evaluate", evaluate.evaluate, _USE)
 _add("import", import_model.import_model, _USE)
 _add("register", registry.register, _USE)
-_add("promote", registry.promote, _USE)
+_add("promote", promotion.promote, _USE)
 _add("models", registry.models, _USE)
 app.add_typer(submit.app, name="submit", rich_help_panel=_CLUSTER)
 

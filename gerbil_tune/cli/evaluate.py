@@ -11,7 +11,8 @@ from gerbil_tune.errors import ConfigError, DatasetError, GerbilTuneError
 
 if TYPE_CHECKING:
     from gerbil_tune.data.events import EventSet
-    from gerbil_tune.evaluation.results import EvaluationResult
+    from gerbil_tune.evaluation.results import EvaluationResult, MethodResult
+    from gerbil_tune.models.bundle import TrainedModel
 
 _SOURCE_HEIGHT_MM = 40.0
 _COHERENT_NAME = "SRP-PHAT, coherence-weighted"
@@ -95,7 +96,11 @@ def _check_output(output: Path) -> None:
 
 
 def evaluate_models(
-    bundles: Mapping[str, Path], events: "EventSet", *, source_height_mm: float = _SOURCE_HEIGHT_MM
+    bundles: Mapping[str, Path],
+    events: "EventSet",
+    *,
+    source_height_mm: float = _SOURCE_HEIGHT_MM,
+    with_baselines: bool = True,
 ) -> "EvaluationResult":
     """Score models, and the baselines that apply, on labelled events.
 
@@ -103,18 +108,12 @@ def evaluate_models(
         bundles: Bundle folder by the name that the table shows; all for the same recording site.
         events: With locations.
         source_height_mm: Assumed by SRP-PHAT.
+        with_baselines: Whether to score chance and SRP-PHAT, too.
 
     Raises:
         DatasetError: If the events have no locations or wrong ones, or were recorded with another array.
     """
-    import numpy as np
-
     from gerbil_tune.data.checks.cheap import cheap_checks, raise_on_errors
-    from gerbil_tune.evaluation.baselines import (
-        chance_predictions,
-        repeat_for_keypoints,
-        srp_phat,
-    )
     from gerbil_tune.evaluation.results import EvaluationResult, MethodResult
     from gerbil_tune.inference.job import check_recording
     from gerbil_tune.inference.predict import predict_events
@@ -139,19 +138,7 @@ def evaluate_models(
     raise_on_errors(findings, labelled.files[0].path)
     for finding in findings:
         typer.echo(f"warning: {finding.message}", err=True)
-    methods = []
-    mean_location = first.provenance.get("mean_location_mm")
-    if mean_location is not None:
-        chance = chance_predictions(np.asarray(mean_location)[None], len(labelled))
-        methods.append(MethodResult("chance (training mean)", chance))
-    if first.setup.microphones_mm is not None:
-        height_mm = source_height_mm if first.setup.num_axes == 3 else None
-        for name, coherence_weighted in (("SRP-PHAT", False), (_COHERENT_NAME, True)):
-            steered = srp_phat(
-                labelled, first.setup, source_height_mm, coherence_weighted=coherence_weighted
-            )
-            positions = repeat_for_keypoints(steered, len(first.setup.keypoints), height_mm)
-            methods.append(MethodResult(name, positions))
+    methods = _baselines(first, labelled, source_height_mm) if with_baselines else []
     for name, bundle in loaded.items():
         for note in check_recording(labelled, bundle.setup):
             typer.echo(f"warning: {note}", err=True)
@@ -164,6 +151,35 @@ def evaluate_models(
         locations_mm_NKD=truth,
         methods=tuple(methods),
     )
+
+
+def _baselines(
+    bundle: "TrainedModel", labelled: "EventSet", source_height_mm: float
+) -> "list[MethodResult]":
+    """Chance, and beamforming where the positions of the microphones are known."""
+    import numpy as np
+
+    from gerbil_tune.evaluation.baselines import (
+        chance_predictions,
+        repeat_for_keypoints,
+        srp_phat,
+    )
+    from gerbil_tune.evaluation.results import MethodResult
+
+    methods, setup = [], bundle.setup
+    mean_location = bundle.provenance.get("mean_location_mm")
+    if mean_location is not None:
+        chance = chance_predictions(np.asarray(mean_location)[None], len(labelled))
+        methods.append(MethodResult("chance (training mean)", chance))
+    if setup.microphones_mm is not None:
+        height_mm = source_height_mm if setup.num_axes == 3 else None
+        for name, coherence_weighted in (("SRP-PHAT", False), (_COHERENT_NAME, True)):
+            steered = srp_phat(
+                labelled, setup, source_height_mm, coherence_weighted=coherence_weighted
+            )
+            positions = repeat_for_keypoints(steered, len(setup.keypoints), height_mm)
+            methods.append(MethodResult(name, positions))
+    return methods
 
 
 def print_table(result: "EvaluationResult") -> None:

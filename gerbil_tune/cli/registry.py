@@ -1,12 +1,9 @@
-"""``gerbil-tune register``, ``promote`` and ``models``: the model registry."""
+"""``gerbil-tune register`` and ``models``: the model registry."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-CHAMPION = "champion"
-CANDIDATE = "candidate"
 
 
 def register(
@@ -25,23 +22,12 @@ def register(
 
     uri = default_tracking_uri(Path.cwd())
     model, version = register_bundle_folder(bundle, uri, name=name)
+    from gerbil_tune.tracking.champions import CANDIDATE
     from gerbil_tune.tracking.model_registry import set_alias
 
     set_alias(model, CANDIDATE, version, uri)
     typer.echo(f"registered models:/{model}/{version} as @{CANDIDATE}")
     typer.echo(f"next: gerbil-tune promote {model} {version}")
-
-
-def promote(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Registered model.")],
-    version: Annotated[int, typer.Argument(metavar="VERSION", help="Version number.")],
-) -> None:
-    """Make a version the champion, the one that predict uses."""
-    from gerbil_tune.tracking.model_registry import set_alias
-    from gerbil_tune.tracking.store import default_tracking_uri
-
-    set_alias(model, CHAMPION, version, default_tracking_uri(Path.cwd()))
-    typer.echo(f"models:/{model}@{CHAMPION} is now version {version}")
 
 
 def models() -> None:

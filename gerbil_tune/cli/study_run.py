@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 from filelock import Timeout
 
-from gerbil_tune.cli.champion import evaluate_champion, print_summary, register_champion
+from gerbil_tune.cli.champion import evaluate_champion, print_summary, register_best
 from gerbil_tune.cli.lost_ray import left_without_ray
 from gerbil_tune.config.space import SpaceFile, default_config
 from gerbil_tune.errors import ConfigError, LaunchError, StoppedError
@@ -153,9 +153,10 @@ class _StudyRun:
         try:
             self._search(placement)
             selection = self._select(placement, save_path)
-            evaluate_champion(selection.bundle, self.opened.splits.test, self.study_dir)
+            test = self.opened.splits.test
+            evaluate_champion(selection.bundle, test, self.study_dir)
             run_id = self.recorder.parent_run_id
-            register_champion(self.book.study, selection.bundle, self.tracking_uri, run_id)
+            register_best(self.book.study, selection.bundle, self.tracking_uri, run_id, test)
             status = "complete"
             end_run(self.book.study, status)
             return selection, self._report()

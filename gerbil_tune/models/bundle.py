@@ -6,6 +6,7 @@
         metrics.json              validation metrics of the best weights
         calibration.json          temperature and conformal thresholds, fitted on validation
         provenance.json           data fingerprint, package version, when, from which study
+        test_events.npy           places of the test events in the files that provenance.json names
 
 ``ensemble`` has the folder of several bundles that answer as one.
 
@@ -19,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -32,6 +35,7 @@ from gerbil_tune.models.bundle_files import (
     CONFIG_FILE,
     METRICS_FILE,
     PROVENANCE_FILE,
+    TEST_EVENTS_FILE,
     flush,
     model_facts,
     model_folder,
@@ -152,6 +156,7 @@ def save_bundle(
     metrics: Mapping[str, Any],
     calibration: Calibration,
     provenance: Mapping[str, Any],
+    test_rows_N: NDArray[np.int64] | None = None,
     folder: Path | None = None,
 ) -> Path:
     """Write a bundle as ``root/<config.name>/<next number>`` and return that folder.
@@ -164,6 +169,7 @@ def save_bundle(
         metrics: Validation metrics of the best weights.
         calibration: What makes its stated uncertainty true.
         provenance: Where it came from.
+        test_rows_N: Places of the events that had no part in training, in the provenance's ``test_files``.
         folder: Write exactly here instead.
     """
     content = {
@@ -176,6 +182,8 @@ def save_bundle(
         write_json(target / CONFIG_FILE, content)
         for which in WEIGHTS:
             shutil.copyfile(weights_folder / weights_name(which), target / weights_name(which))
+        if test_rows_N is not None:
+            np.save(target / TEST_EVENTS_FILE, test_rows_N, allow_pickle=False)
 
     facts = model_facts(metrics, calibration, provenance)
     return write_model_folder(root / config.name, folder, fill, facts)

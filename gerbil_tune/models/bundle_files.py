@@ -19,6 +19,8 @@ ENSEMBLE_FILE = "ensemble.json"
 METRICS_FILE = "metrics.json"
 CALIBRATION_FILE = "calibration.json"
 PROVENANCE_FILE = "provenance.json"
+TEST_EVENTS_FILE = "test_events.npy"
+"""Of a bundle that was trained beside test events: which they are."""
 
 Facts = dict[str, Mapping[str, Any]]
 """Content by file name."""

@@ -22,7 +22,7 @@ from gerbil_tune.search.report_study import StudyView
 from gerbil_tune.units import format_duration
 
 _SHOWN_ELSEWHERE = frozenset(
-    {"metric", "champion", "champion_uri", "bundle", "registered_bundle", "spent_s"}
+    {"metric", "champion", "champion_uri", "bundle", "registered_bundle", "is_champion", "spent_s"}
 )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from gerbil_tune import __version__
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.errors import DatasetError
-from gerbil_tune.evaluation.calibrate import calibrate
+from gerbil_tune.evaluation.calibrate import calibrate, metric_intervals
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.bundle import read_bundle_config, save_bundle
 from gerbil_tune.models.bundle_files import PROVENANCE_FILE, read_calibration, read_json
@@ -60,8 +60,13 @@ def export_bundle(
             "data_fingerprint": data_fingerprint,
             "training_events": len(job.splits.train),
             "validation_events": len(job.splits.validation),
+            "validation_intervals": metric_intervals(
+                density.tempered(calibration.temperature), truth_NKD, job.splits.validation.groups
+            ),
             "mean_location_mm": mean_location(job),
+            **_test_events(job),
         },
+        test_rows_N=None if job.splits.test is None else job.splits.test.rows,
         folder=folder,
     )
 
@@ -99,6 +104,9 @@ def export_ensemble(members: Sequence[tuple[Path, Path]], root: Path) -> Path:
         provenance={
             **own,
             **_here_and_now(),
+            "validation_intervals": metric_intervals(
+                mixture.tempered(calibration.temperature), truths[0]
+            ),
             "members": [str(bundle) for _, bundle in members],
             "member_trials": [provenance.get("trial") for provenance in described],
         },
@@ -122,6 +130,17 @@ def _here_and_now() -> dict[str, str]:
     return {
         "package_version": __version__,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _test_events(job: TrainingJob) -> dict[str, Any]:
+    """Which events had no part in training; their places in the files are written beside this."""
+    test = job.splits.test
+    if test is None:
+        return {}
+    return {
+        "test_files": [str(file.path) for file in test.files],
+        "test_fingerprint": test.fingerprint(),
     }
 
 

@@ -4,12 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gerbil_tune.errors import DatasetError
+from gerbil_tune.evaluation.bootstrap import FEWEST_GROUPS
 from gerbil_tune.evaluation.paired import (
-    FEWEST_GROUPS,
     PairedComparison,
     against_others,
     compare_methods,
-    event_figures,
     paired_bootstrap,
 )
 from gerbil_tune.evaluation.results import EvaluationResult, MethodResult
@@ -168,14 +167,17 @@ def evaluation():
 def test_differences_are_those_of_the_table(evaluation):
     found = compare_methods(evaluation, "good", "bad")
     good, bad = (evaluation.figures(method) for method in evaluation.methods[:2])
-    assert list(found.differences) == NAMES
+    assert list(found.differences) == [*NAMES, "shortfall_95"]
     for name in NAMES:
         assert found.differences[name].value == pytest.approx(good[name] - bad[name])
         assert found.differences[name].high < 0
+    short_good, short_bad = (max(0.0, 0.95 - each["coverage_95"]) for each in (good, bad))
+    shortfall = found.differences["shortfall_95"]
+    assert shortfall.value == pytest.approx(short_good - short_bad)
+    assert shortfall.high < -0.2
 
 
 def test_a_method_without_uncertainty_has_no_likelihood(evaluation):
-    assert list(event_figures(evaluation.methods[2], evaluation.locations_mm_NKD)) == ["error_mm"]
     assert list(compare_methods(evaluation, "good", "chance").differences) == NAMES[:3]
 
 
