@@ -1,7 +1,9 @@
 """The file that MLflow copies into a registered model and runs to load it.
 
     model = mlflow.pyfunc.load_model("models:/gerbil-locator@champion")
-    model.predict(audio)    # {"predictions": (B, 2) mm, "covariance": (B, 2, 2) mm²}
+    model.predict(audio)    # {"predictions": (B, 2) mm, "covariance": (B, 2, 2) mm², "region_size": (B, R)}
+    model.predict(audio, params={"lengths": [8000, 6500], "sample_rate_hz": 125000.0})
+    model.unwrap_python_model().predict(None, [first_event, second_event])    # of any lengths
 
 gerbil_tune must be importable where the model is loaded. Torch is imported with the weights, not before,
 so that registering a model stays quick.
@@ -16,8 +18,6 @@ import numpy as np
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-_EVENTS_AT_ONCE = 64
-
 
 class GerbilLocator(PythonModel):
     """Answers padded audio with locations in millimetres from the arena's centre."""
@@ -30,7 +30,7 @@ class GerbilLocator(PythonModel):
 
     def predict(
         self,
-        context: PythonModelContext,
+        context: PythonModelContext | None,
         model_input: np.ndarray,  # not NDArray[...]: MLflow knows only the bare type as a hint
         params: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
@@ -38,32 +38,36 @@ class GerbilLocator(PythonModel):
 
         Args:
             context: Not used after loading.
-            model_input: (B, T, C) float32, full scale ±1 (divide int16 by 32768). Shorter events are padded
-                with zeros at their end; longer ones than the model takes are cut around their middle.
-            params: Not used.
+            model_input: (B, T, C) float32, full scale ±1 (divide int16 by 32768), or a list of B arrays
+                (samples, C). Longer events than the model takes are cut around their middle.
+            params: ``lengths``, samples of each event of a padded array, without which the zeros at the end
+                of an event are padding; and ``sample_rate_hz``, without which it is the model's.
 
         Returns:
-            ``predictions`` in mm, (B, 2) for one keypoint in two axes, else (B, K, D), and calibrated
-            ``covariance`` in mm², (B, 2, 2) or (B, K, D, D); both float32.
+            ``predictions`` in mm, (B, 2) for one keypoint in two axes, else (B, K, D); calibrated
+            ``covariance`` in mm², (B, 2, 2) or (B, K, D, D); ``region_size`` in mm², (B, R) or (B, K, R), of
+            the regions that hold the location with a probability of 50, 90 and 95 %; all float32.
+
+        Raises:
+            DatasetError: If the microphones, the sample rate or the lengths do not fit the model.
         """
-        from gerbil_tune.inference.predict import predict_padded
+        from gerbil_tune.inference.arrays import predict_arrays
         from gerbil_tune.inference.writer import shape_for_output
 
-        parts = [
-            predict_padded(self._bundle, model_input[first : first + _EVENTS_AT_ONCE])
-            for first in range(0, len(model_input), _EVENTS_AT_ONCE)
-        ]
-        setup = self._bundle.setup
-        shape = (0, len(setup.keypoints), setup.num_axes)
-        mean_mm = np.concatenate([np.empty(shape, np.float32), *(p.mean_mm_NKD for p in parts)])
-        covariance_mm2 = np.concatenate(
-            [
-                np.empty((*shape, setup.num_axes), np.float32),
-                *(p.covariance_mm2_NKDD for p in parts),
-            ]
+        params = params or {}
+        found = predict_arrays(
+            self._bundle,
+            model_input,
+            lengths_B=params.get("lengths"),
+            sample_rate_hz=params.get("sample_rate_hz"),
         )
-        predictions, covariance = shape_for_output(mean_mm, covariance_mm2)
-        return {"predictions": predictions, "covariance": covariance}
+        predictions, covariance = shape_for_output(found.mean_mm_NKD, found.covariance_mm2_NKDD)
+        sizes = found.region_size_NKR
+        return {
+            "predictions": predictions,
+            "covariance": covariance,
+            "region_size": sizes[:, 0] if predictions.ndim == 2 else sizes,
+        }
 
 
 set_model(GerbilLocator())

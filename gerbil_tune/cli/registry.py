@@ -65,22 +65,42 @@ def register_bundle_folder(
     """Register a bundle; return the registered model's name and the new version."""
     import gerbil_tune.tracking.model_registry as model_registry
     from gerbil_tune.models.bundle import load_bundle
+    from gerbil_tune.tracking.model_card import CardFacts, model_card
 
     loaded = load_bundle(bundle)
     model = name or loaded.name
-    study = loaded.provenance.get("study")
+    provenance, setup, conformal = (
+        loaded.provenance,
+        loaded.setup,
+        loaded.calibration.conformal,
+    )
+    card = CardFacts(
+        model,
+        loaded.kind,
+        loaded.num_parameters,
+        setup,
+        loaded.metrics,
+        loaded.calibration.temperature,
+        () if conformal is None else conformal.levels,
+        provenance,
+    )
+    noted = {name: str(provenance[name]) for name in ("study", "commit") if provenance.get(name)}
     version = model_registry.register_bundle(
         bundle,
         model_name=model,
         run_id=run_id,
-        setup=loaded.setup,
+        setup=setup,
         pyfunc_file=Path(__file__).parents[1] / "pyfunc.py",
         tags={
             "architecture": loaded.kind,
-            "data_fingerprint": str(loaded.provenance["data_fingerprint"]),
-            **({"study": str(study)} if study else {}),
+            "arena_mm": " x ".join(f"{width:g}" for width in setup.arena_mm),
+            "microphones": str(setup.num_microphones),
+            "sample_rate_hz": f"{setup.sample_rate_hz:g}",
+            "data_fingerprint": str(provenance["data_fingerprint"]),
+            **noted,
         },
         tracking_uri=uri,
+        card=model_card(card),
         metrics=loaded.metrics,
     )
     return model, version

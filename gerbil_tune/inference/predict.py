@@ -9,17 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from gerbil_tune.data.batches import EvaluationBatches, prefetch
 from gerbil_tune.data.events import EventSet
-from gerbil_tune.data.files.statistics import event_statistics
 from gerbil_tune.evaluation.predictions import EventPredictions, describe
 from gerbil_tune.inference.locations import matching_locations
 from gerbil_tune.models.bundle import TrainedModel, load_bundle
-
-FloatArray = npt.NDArray[np.float32]
 
 _BATCH = 64
 _BATCHES_PER_TASK = 8
@@ -150,35 +146,3 @@ def predict_with_bundle(folder: Path, events: EventSet) -> EventPredictions:
     """Load a bundle and predict all events of a set in this process, on its GPU if it has one."""
     bundle = load_bundle(folder, device="cuda" if torch.cuda.is_available() else "cpu")
     return predict_events(bundle, events, per_worker_batch_size=_BATCH)
-
-
-def predict_padded(bundle: TrainedModel, audio_BTC: FloatArray) -> EventPredictions:
-    """Predict events that are given as one array, as ``predict_events`` would from a file.
-
-    Args:
-        bundle: The model.
-        audio_BTC: (B, T, C) float32; the zeros at the end of an event are padding.
-
-    Returns:
-        Predictions of the B events.
-    """
-    sounding_BT = np.any(audio_BTC != 0, axis=2)
-    full_B = np.where(
-        sounding_BT.any(axis=1), sounding_BT.shape[1] - np.argmax(sounding_BT[:, ::-1], axis=1), 0
-    )
-    lengths_B = np.minimum(full_B, bundle.crop_length)
-    cropped_BTC = np.zeros(
-        (len(audio_BTC), max(1, int(lengths_B.max(initial=0))), audio_BTC.shape[2]), np.float32
-    )
-    statistics_B2C = np.zeros((len(audio_BTC), 2, audio_BTC.shape[2]), np.float32)
-    for i, (event, length, full) in enumerate(zip(audio_BTC, lengths_B, full_B, strict=True)):
-        first = (full - length) // 2
-        cropped_BTC[i, :length] = event[first : first + length]
-        statistics_B2C[i] = event_statistics(event[:full])
-    density = bundle.predict_batch(
-        torch.from_numpy(cropped_BTC),
-        torch.from_numpy(lengths_B.astype(np.int64)),
-        torch.from_numpy(statistics_B2C[:, 0]),
-        torch.from_numpy(statistics_B2C[:, 1]),
-    )
-    return describe(density, bundle.calibration, bundle.setup)

@@ -104,6 +104,11 @@ class Bundle:
         return self.config.model.kind
 
     @property
+    def num_parameters(self) -> int:
+        """Weights of the network."""
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    @property
     def crop_length(self) -> int:
         """Samples of an event that count at most."""
         return self.config.data.evaluation_crop_length

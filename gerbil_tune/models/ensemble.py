@@ -77,6 +77,11 @@ class Ensemble:
         return f"ensemble of {', '.join(dict.fromkeys(member.kind for member in self.members))}"
 
     @property
+    def num_parameters(self) -> int:
+        """Weights of all members."""
+        return sum(member.num_parameters for member in self.members)
+
+    @property
     def setup(self) -> RecordingSetup:
         """The recording site that all members are for."""
         return self.members[0].setup

@@ -42,7 +42,8 @@ def make_champion(model_name: str, version: int, tracking_uri: str) -> None:
         if history[-1:] != [version]:
             history.append(version)
         _write_history(client, model_name, history)
-        if client.get_registered_model(model_name).aliases.get(CANDIDATE) == str(version):
+        aliases = client.get_registered_model(model_name).aliases
+        if str(aliases.get(CANDIDATE)) == str(version):
             client.delete_registered_model_alias(model_name, CANDIDATE)
 
 

@@ -85,6 +85,7 @@ def register_bundle(
     pyfunc_file: Path,
     tags: Mapping[str, str],
     tracking_uri: str,
+    card: str = "",
     metrics: Mapping[str, float] | None = None,
 ) -> int:
     """Copy a bundle into the store and register it as the next version of a model.
@@ -97,6 +98,7 @@ def register_bundle(
         pyfunc_file: The Python file that MLflow runs to load the model (``gerbil_tune/pyfunc.py``).
         tags: Labels of the version.
         tracking_uri: The store.
+        card: Markdown, the version's description; see ``model_card``.
         metrics: Main metrics, stored as tags of the version.
 
     Returns:
@@ -117,13 +119,16 @@ def register_bundle(
     with store_errors(tracking_uri, f"used to register {bundle_dir}"):
         client = connect(tracking_uri)
         run_id = run_id or create_run(client, model_name, bundle_dir, tracking_uri)
-        model_id, location = log_model(client, run_id, model_name, bundle_dir, setup, pyfunc_file)
+        model_id, location = log_model(
+            client, run_id, model_name, bundle_dir, setup, pyfunc_file, card
+        )
         _create_registered_model(client, model_name)
         version = client.create_model_version(
             model_name,
             source=location,
             run_id=run_id,
             tags=all_tags,
+            description=card,
             model_id=model_id,
         )
         # The tag by which the user interface links the run's model to its version.

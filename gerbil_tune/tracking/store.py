@@ -157,8 +157,6 @@ def known_warnings_ignored() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="The ``noload`` loader strategy")
         # MLflow's own type hints, at import.
         warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")
-        # A model is registered with a signature; an example would load and run it each time.
-        warnings.filterwarnings("ignore", message=".*An input example was not provided")
         yield
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gerbil_tune import __version__
+from gerbil_tune.checkout import commit
 from gerbil_tune.config.schema import ExperimentConfig
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.evaluation.calibrate import calibrate, metric_intervals
@@ -129,6 +130,7 @@ def _validation_densities(
 def _here_and_now() -> dict[str, str]:
     return {
         "package_version": __version__,
+        "commit": commit() or "",
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

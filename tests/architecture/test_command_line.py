@@ -87,7 +87,12 @@ gerbil-tune predict
     -o --output OUT*
 gerbil-tune promote
     MODEL*
-    VERSION*
+    [VERSION]
+    --cache-dir DIR
+    --data D.h5...
+    --events INDEX.npy
+    --force
+    --rollback
 gerbil-tune register
     BUNDLE*
     --name

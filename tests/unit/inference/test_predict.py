@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from gerbil_tune.config.schema import DataConfig
 from gerbil_tune.data.events import open_events
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.inference.predict import plan_tasks, predict_events, predict_padded
+from gerbil_tune.inference.arrays import predict_arrays
+from gerbil_tune.inference.predict import plan_tasks, predict_events
 from gerbil_tune.models.bundle import Bundle, load_bundle
 from gerbil_tune.models.density import LocationDensity
 
@@ -64,7 +65,7 @@ def test_padded_arrays_are_predicted_as_files_are(bundle, make_event_file):
     for i, length in enumerate(lengths):
         padded[i, :length] = events.read(i)
     expected = predict_events(bundle, events, per_worker_batch_size=64)
-    received = predict_padded(bundle, padded)
+    received = predict_arrays(bundle, padded)
     for field in ("mean_mm_NKD", "covariance_mm2_NKDD"):
         np.testing.assert_allclose(
             getattr(received, field), getattr(expected, field), rtol=1e-3, atol=1e-2

@@ -12,8 +12,9 @@ from gerbil_tune.config.schema import DataConfig
 from gerbil_tune.data.events import open_events
 from gerbil_tune.errors import ModelNotFoundError
 from gerbil_tune.geometry import RecordingSetup
+from gerbil_tune.inference.arrays import predict_arrays
 from gerbil_tune.inference.job import predict_files
-from gerbil_tune.inference.predict import predict_events, predict_padded, predict_with_bundle
+from gerbil_tune.inference.predict import predict_events, predict_with_bundle
 from gerbil_tune.models.bundle import load_bundle
 from gerbil_tune.models.calibrated import Calibration
 from gerbil_tune.models.ensemble import save_ensemble
@@ -71,7 +72,7 @@ def test_padded_arrays_are_predicted_as_files_are(ensemble, recording):
     for i in range(6):
         padded[i, : events.lengths[i]] = events.read(i)
     bundle = load_bundle(ensemble)
-    received, wanted = predict_padded(bundle, padded), predict_with_bundle(ensemble, events)
+    received, wanted = predict_arrays(bundle, padded), predict_with_bundle(ensemble, events)
     for field in ("mean_mm_NKD", "covariance_mm2_NKDD"):
         np.testing.assert_allclose(
             getattr(received, field), getattr(wanted, field), rtol=1e-3, atol=1e-2
@@ -115,7 +116,7 @@ def test_it_is_registered_listed_and_loaded_by_mlflow(ensemble, recording, mlflo
         import mlflow.pyfunc
 
         served = mlflow.pyfunc.load_model(str(found.path.parents[1])).predict(audio)
-    mean = predict_padded(load_bundle(ensemble), audio).mean_mm_NKD
+    mean = predict_arrays(load_bundle(ensemble), audio).mean_mm_NKD
     np.testing.assert_allclose(served["predictions"], mean[:, 0], rtol=1e-5)
 
 
