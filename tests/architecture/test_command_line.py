@@ -89,10 +89,10 @@ gerbil-tune promote
     MODEL*
     [VERSION]
     --cache-dir DIR
-    --data D.h5...
+    --data D.h5 +
     --events INDEX.npy
-    --force
-    --rollback
+    --force flag
+    --rollback flag
 gerbil-tune register
     BUNDLE*
     --name

@@ -187,13 +187,23 @@ def test_a_version_loads_in_a_fresh_process_without_a_word(tracker, run_id, bund
         f"model = mlflow.pyfunc.load_model('models:/{NAME}@champion')\n"
         "audio = np.load('audio.npy')\n"
         "answer = model.predict(audio)\n"
+        "ragged = [audio[0], audio[1, :2000], audio[2]]\n"
+        "lengths = {'lengths': [3000, 2000, 3000], 'sample_rate_hz': 125000.0}\n"
+        "others = [model.predict(audio, params=lengths), model.predict(model.input_example)]\n"
+        "others.append(model.unwrap_python_model().predict(None, ragged))\n"
         "refused = 0\n"
         "for wrong in (audio[..., :3], audio.astype(np.float64), audio[0]):\n"
         "    try:\n"
         "        model.predict(wrong)\n"
         "    except mlflow.exceptions.MlflowException:\n"
         "        refused += 1\n"
-        "print(json.dumps({'refused': refused, 'slow': 'mlflow.pytorch' in sys.modules,\n"
+        "try:\n"
+        "    model.predict(audio, params={'sample_rate_hz': 250000.0})\n"
+        "except Exception as error:\n"
+        "    said = str(error)\n"
+        "print(json.dumps({'refused': refused, 'said': said,\n"
+        "    'given': others[0]['predictions'].tolist(), 'ragged': others[2]['predictions'].tolist(),\n"
+        "    'example': others[1]['region_size'].shape, 'slow': 'mlflow.pytorch' in sys.modules,\n"
         "    **{name: value.tolist() for name, value in answer.items()}}))\n"
     )
     done = subprocess.run(
@@ -208,6 +218,9 @@ def test_a_version_loads_in_a_fresh_process_without_a_word(tracker, run_id, bund
     assert done.stderr == ""
     assert answer["refused"] == 3
     assert not answer["slow"]
+    assert answer["said"].startswith("sample_rate_hz is 250000, but the model is for 125000")
+    assert answer["given"] == answer["ragged"] == answer["predictions"]
+    assert answer["example"] == [2, 3]
 
     import torch
 
