@@ -20,6 +20,7 @@ from gerbil_tune.config.schema import DataConfig
 from gerbil_tune.data.batches import Batch
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.errors import ConfigError
+from gerbil_tune.mixing import mixed_bits
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -28,8 +29,6 @@ _SOUND_STREAM = 0
 _CROP_STREAM = 1
 _CHUNK_VALUES = 2**23
 """Values of the padded audio that are transformed at once; memory is about four times that, 130 MB."""
-_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 class SourceSounds:
@@ -248,20 +247,7 @@ def _statistics(audio_CT: Tensor) -> Tensor:
 def _draw(
     places_B: npt.NDArray[np.integer], seed: int, epoch: int | None, stream: int
 ) -> npt.NDArray[np.float64]:
-    """One number in [0, 1) for each place, a function of the arguments alone.
-
-    A chain of SplitMix64 (Steele, Lea and Flood, 2014): unlike a generator for each event, it takes
-    microseconds for a batch.
-    """
-    state = np.array([seed % 2**64], dtype=np.uint64)
-    for word in (0 if epoch is None else epoch + 1, stream):
-        state = _mix(state) ^ np.uint64(word)
-    bits = _mix(_mix(state) ^ places_B.astype(np.uint64))
+    """One number in [0, 1) for each place, a function of the arguments alone."""
+    word = 0 if epoch is None else epoch + 1
+    bits = mixed_bits(places_B, seed, word, stream)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _mix(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    state = state + _STEP
-    state = (state ^ (state >> np.uint64(30))) * _MIX_1
-    state = (state ^ (state >> np.uint64(27))) * _MIX_2
-    return state ^ (state >> np.uint64(31))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gerbil_tune.models.density import LocationDensity
+from gerbil_tune.models.event_noise import EventNoise
 
 Floats = NDArray[np.float64]
 Locations = NDArray[Any] | Tensor
@@ -53,17 +54,19 @@ def places(locations_mm_NKD: Locations, density: LocationDensity) -> Tensor:
 
 
 def without_negligible(block: LocationDensity) -> LocationDensity:
-    """Leave out the components that no event gives a weight: most cells of a grid.
+    """Leave out what an event gives no weight: most cells of a grid.
 
-    Draws of the block have the same log density without them, but for a few in a million.
+    Draws of the block have the same log density without it, but for a few in a million. Each event loses its
+    own components, so that it does not matter which events are beside it.
     """
-    has_weight_M = (block.log_weights_BKM > _NEGLIGIBLE_LOG_WEIGHT).flatten(0, 1).any(0)
-    if block.is_gaussian or bool(has_weight_M.all()):
+    if block.is_gaussian:
         return block
-    index_M = has_weight_M.nonzero().squeeze(1)
+    has_weight_BKM = block.log_weights_BKM > _NEGLIGIBLE_LOG_WEIGHT
+    index_M = has_weight_BKM.flatten(0, 1).any(0).nonzero().squeeze(1)
+    own_BKM = block.log_weights_BKM.masked_fill(~has_weight_BKM, -math.inf)
     return replace(
         block,
-        log_weights_BKM=block.log_weights_BKM[:, :, index_M],
+        log_weights_BKM=own_BKM[:, :, index_M],
         means_mm_BKMD=block.means_mm_BKMD[:, :, index_M],
         scale_tril_mm_BKMDD=block.scale_tril_mm_BKMDD[:, :, index_M],
     )
@@ -110,9 +113,9 @@ def negative_log_likelihoods(density: LocationDensity, locations_mm_NKD: Locatio
     return nll_NK
 
 
-def generator_for(density: LocationDensity) -> torch.Generator:
-    """Random numbers where the density is, the same ones each time."""
-    return torch.Generator(density.log_weights_BKM.device).manual_seed(0)
+def noise_for(density: LocationDensity) -> EventNoise:
+    """Random numbers by the place of each event, the same ones each time."""
+    return EventNoise.counted(len(density.log_weights_BKM))
 
 
 def usual_draws(density: LocationDensity) -> int:

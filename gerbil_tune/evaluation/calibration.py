@@ -20,11 +20,12 @@ from gerbil_tune.evaluation.blocks import (
     Locations,
     draw_log_densities,
     event_blocks,
-    generator_for,
+    noise_for,
     places,
     usual_draws,
 )
 from gerbil_tune.models.density import LocationDensity
+from gerbil_tune.models.event_noise import EventNoise
 
 
 def gaussian_density(
@@ -71,7 +72,7 @@ def hdr_levels(
     locations_mm_NKD: Locations,
     *,
     num_draws: int | None = None,
-    generator: torch.Generator | None = None,
+    noise: EventNoise | None = None,
 ) -> Floats:
     """Mass of the highest-density region that just reaches the truth, of each keypoint by itself.
 
@@ -81,7 +82,7 @@ def hdr_levels(
         density: Of N events; Gaussians take closed forms, others draws.
         locations_mm_NKD: True locations, (N, K, D), mm.
         num_draws: S; default ``blocks.usual_draws``.
-        generator: Of the draws, on the density's device; default: the same draws each time.
+        noise: Of the draws; default: by the place of each event, the same each time.
 
     Returns:
         (N, K) float64, in [0, 1].
@@ -94,17 +95,17 @@ def hdr_levels(
             levels_NK[rows] = hpd_levels(squared_NK, density.num_axes)
         return levels_NK
     num_draws = num_draws or usual_draws(density)
-    generator = generator or generator_for(density)
+    noise = noise or noise_for(density)
     for rows, block in event_blocks(density, num_draws):
-        draws_SNKD = block.sample(num_draws, generator)
-        drawn_SNK = draw_log_densities(block, draws_SNKD)
-        ranks_NK = drawn_levels(drawn_SNK, block.log_density_BK(truth_NKD[rows]), generator)
+        own = noise.rows(rows)
+        drawn_SNK = draw_log_densities(block, block.sample(num_draws, own))
+        ranks_NK = drawn_levels(drawn_SNK, block.log_density_BK(truth_NKD[rows]), own)
         levels_NK[rows] = ranks_NK.cpu().numpy()
     return levels_NK
 
 
 def drawn_levels(
-    log_density_SNK: Tensor, truth_log_density_NK: Tensor, generator: torch.Generator
+    log_density_SNK: Tensor, truth_log_density_NK: Tensor, noise: EventNoise
 ) -> Tensor:
     """Rank of the truth's density among those of draws, as a level.
 
@@ -113,19 +114,14 @@ def drawn_levels(
     Args:
         log_density_SNK: At S draws.
         truth_log_density_NK: At the truth; equal densities come in random order.
-        generator: On the same device.
+        noise: Of the N events.
 
     Returns:
         (N, K), in [0, 1].
     """
     higher_NK = (log_density_SNK > truth_log_density_NK).sum(0)
     tied_NK = (log_density_SNK == truth_log_density_NK).sum(0)
-    uniform_NK = torch.rand(
-        higher_NK.shape,
-        generator=generator,
-        dtype=log_density_SNK.dtype,
-        device=log_density_SNK.device,
-    )
+    uniform_NK = noise.uniform(higher_NK.shape[1:], log_density_SNK)
     return (higher_NK + uniform_NK * (tied_NK + 1)) / (len(log_density_SNK) + 1)
 
 

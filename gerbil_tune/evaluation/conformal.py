@@ -26,7 +26,7 @@ from gerbil_tune.evaluation.blocks import (
     Locations,
     draw_log_densities,
     event_blocks,
-    generator_for,
+    noise_for,
     places,
     usual_draws,
 )
@@ -39,6 +39,7 @@ from gerbil_tune.models.calibrated import (
     ConformalThresholds,
 )
 from gerbil_tune.models.density import LocationDensity
+from gerbil_tune.models.event_noise import EventNoise
 
 FEWEST_EVENTS_PER_ZONE = 50
 _PROPOSAL_TEMPERATURE = 2.0
@@ -121,7 +122,7 @@ def region_sizes(
     thresholds_NKR: Tensor,
     *,
     num_draws: int | None = None,
-    generator: torch.Generator | None = None,
+    noise: EventNoise | None = None,
 ) -> Tensor:
     """Size of conformal regions, in closed form of Gaussians and by draws of other densities.
 
@@ -133,7 +134,7 @@ def region_sizes(
         density: As given to ``conformal_thresholds``.
         thresholds_NKR: From ``conformal_thresholds``.
         num_draws: S; default ``blocks.usual_draws``.
-        generator: Of the draws, on the density's device; default: the same draws each time.
+        noise: Of the draws; default: by the place of each event, the same each time.
 
     Returns:
         (N, K, R), mm^D: an area of two axes, a volume of three; infinite or NaN where the threshold is.
@@ -141,11 +142,11 @@ def region_sizes(
     if density.is_gaussian:
         return ellipsoid_volumes(density, thresholds_NKR)
     num_draws = num_draws or usual_draws(density)
-    generator = generator or generator_for(density)
+    noise = noise or noise_for(density)
     sizes_NKR = torch.empty_like(thresholds_NKR)
     for rows, block in event_blocks(density, num_draws):
         wider = block.tempered(_PROPOSAL_TEMPERATURE)
-        draws_SNKD = wider.sample(num_draws, generator)
+        draws_SNKD = wider.sample(num_draws, noise.rows(rows))
         weights_SNK = (-draw_log_densities(wider, draws_SNKD)).exp() / num_draws
         scores_SNK = 2 * (block.peak_log_density_BK - draw_log_densities(block, draws_SNKD))
         for region, threshold_NK in enumerate(thresholds_NKR[rows].unbind(-1)):

@@ -10,8 +10,9 @@ Letters: N events, K keypoints, D axes, S draws.
 import numpy as np
 import torch
 
-from gerbil_tune.evaluation.blocks import Floats, Locations, event_blocks, generator_for, places
+from gerbil_tune.evaluation.blocks import Floats, Locations, event_blocks, noise_for, places
 from gerbil_tune.models.density import LocationDensity
+from gerbil_tune.models.event_noise import EventNoise
 
 
 def energy_scores_mm(
@@ -19,7 +20,7 @@ def energy_scores_mm(
     locations_mm_NKD: Locations,
     *,
     num_draws: int = 1000,
-    generator: torch.Generator | None = None,
+    noise: EventNoise | None = None,
 ) -> Floats:
     """Energy score E|X - y| - E|X - X'| / 2 of each event and keypoint.
 
@@ -30,16 +31,16 @@ def energy_scores_mm(
         density: Of N events.
         locations_mm_NKD: True locations, (N, K, D), mm.
         num_draws: S, at least 2.
-        generator: Of the draws, on the density's device; default: the same draws each time.
+        noise: Of the draws; default: by the place of each event, the same each time.
 
     Returns:
         (N, K), mm; lower is better.
     """
     truth_NKD = places(locations_mm_NKD, density)
-    generator = generator or generator_for(density)
+    noise = noise or noise_for(density)
     scores_NK = np.empty(truth_NKD.shape[:2])
     for rows, block in event_blocks(density, num_draws):
-        draws_SNKD = block.sample(num_draws, generator)
+        draws_SNKD = block.sample(num_draws, noise.rows(rows))
         miss_NK = _mean_length(draws_SNKD - truth_NKD[rows])
         spread_NK = _mean_length(draws_SNKD - draws_SNKD.roll(1, 0))
         scores_NK[rows] = (miss_NK - spread_NK / 2).cpu().numpy()

@@ -22,12 +22,13 @@ from gerbil_tune.evaluation.blocks import (
     Locations,
     draw_log_densities,
     event_blocks,
-    generator_for,
+    noise_for,
     places,
     usual_draws,
 )
 from gerbil_tune.evaluation.calibration import drawn_levels, hpd_levels
 from gerbil_tune.models.density import LocationDensity
+from gerbil_tune.models.event_noise import EventNoise
 
 PROBABILITIES = (0.5, 0.9, 0.95)
 
@@ -61,7 +62,7 @@ def highest_density_regions(
     *,
     probabilities: tuple[float, ...] = PROBABILITIES,
     num_draws: int | None = None,
-    generator: torch.Generator | None = None,
+    noise: EventNoise | None = None,
 ) -> Regions:
     """Find the regions of each keypoint, in closed form of Gaussians and by draws of other densities.
 
@@ -73,18 +74,18 @@ def highest_density_regions(
         locations_mm_NKD: True locations, (N, K, D), mm.
         probabilities: Mass of the regions, each between 0 and 1.
         num_draws: S; default ``blocks.usual_draws``.
-        generator: Of the draws, on the density's device; default: the same draws each time.
+        noise: Of the draws; default: by the place of each event, the same each time.
     """
     truth_NKD = places(locations_mm_NKD, density)
     levels_NK = np.empty(truth_NKD.shape[:2])
     areas_NKR, furthest_mm_NKR = np.empty((2, *levels_NK.shape, len(probabilities)))
-    generator = generator or generator_for(density)
+    noise = noise or noise_for(density)
     num_draws = 1 if density.is_gaussian else num_draws or usual_draws(density)
     for rows, block in event_blocks(density, num_draws):
         found = (
             _gaussian_regions(block, truth_NKD[rows], probabilities)
             if density.is_gaussian
-            else _drawn_regions(block, truth_NKD[rows], probabilities, num_draws, generator)
+            else _drawn_regions(block, truth_NKD[rows], probabilities, num_draws, noise.rows(rows))
         )
         levels_NK[rows], areas_NKR[rows], furthest_mm_NKR[rows] = found
     return Regions(probabilities, levels_NK, areas_NKR, furthest_mm_NKR)
@@ -130,15 +131,15 @@ def _drawn_regions(
     truth_NKD: Tensor,
     probabilities: tuple[float, ...],
     num_draws: int,
-    generator: torch.Generator,
+    noise: EventNoise,
 ) -> tuple[Floats, Floats, Floats]:
     """Levels, areas and distances by draws.
 
     With p the density, t the threshold and X a draw, the area is E[1{p(X) >= t} / p(X)].
     """
-    draws_SNKD = block.sample(num_draws, generator)
+    draws_SNKD = block.sample(num_draws, noise)
     log_density_SNK = draw_log_densities(block, draws_SNKD)
-    levels_NK = drawn_levels(log_density_SNK, block.log_density_BK(truth_NKD), generator)
+    levels_NK = drawn_levels(log_density_SNK, block.log_density_BK(truth_NKD), noise)
     ordered_SNK, order_SNK = log_density_SNK.sort(0)
     distance_SNK = torch.linalg.vector_norm(draws_SNKD - block.mean_mm_BKD, dim=-1)
     distance_SNK = distance_SNK.gather(0, order_SNK)

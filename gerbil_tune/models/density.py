@@ -9,7 +9,7 @@ C candidates.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gerbil_tune.models.cholesky import axis_offsets, log_det, lower_factor, mahalanobis_squared
+from gerbil_tune.models.event_noise import EventNoise
 from gerbil_tune.models.expanded import apply_shared, concatenate_components, distinct, take_rows
 
 _ROUNDING = 1e-6  # of float32, several times over
@@ -184,45 +185,44 @@ class LocationDensity:
         below_BK = self.peak_log_density_BK - self.log_density_BK(locations_mm_BKD)
         return 2 * below_BK.clamp_min(0.0)
 
-    def sample(self, num_draws: int, generator: torch.Generator) -> Tensor:
-        """Draw locations, (S, B, K, D) mm; the generator is on the density's device."""
-        index_BKS = self._sample_components(num_draws, generator)
-        num_components = self.log_weights_BKM.shape[2]
+    def sample(self, num_draws: int, noise: EventNoise) -> Tensor:
+        """Draw locations, (S, B, K, D) mm; those of an event depend on its own density and noise alone."""
+        index_BKS = self._sample_components(num_draws, noise)
+        num_keypoints, num_components = self.log_weights_BKM.shape[1:]
         chosen_BKS = index_BKS.clamp_max(num_components - 1)
-        draws_SBK = (num_draws, *index_BKS.shape[:2])
-        noise = self._random(torch.randn, (self.num_axes, *draws_SBK), generator)
+        shape = (self.num_axes, num_draws, num_keypoints)
+        noise_DSBK = noise.normal(shape, self.means_mm_BKMD).permute(1, 2, 0, 3)
         axes = []
         for i, mean_BKM in enumerate(self.means_mm_BKMD.unbind(-1)):
             value_SBK = mean_BKM.gather(-1, chosen_BKS).movedim(2, 0)
             for j in range(i + 1):
                 factor_BKS = self.scale_tril_mm_BKMDD[..., i, j].gather(-1, chosen_BKS)
-                value_SBK = value_SBK + factor_BKS.movedim(2, 0) * noise[j]
+                value_SBK = value_SBK + factor_BKS.movedim(2, 0) * noise_DSBK[j]
             axes.append(value_SBK)
         draws_SBKD = torch.stack(axes, dim=-1)
         if (background := self._background()) is None:
             return draws_SBKD
-        uniform_SBKD = self._random(torch.rand, (*draws_SBK, self.num_axes), generator)
+        shape = (num_draws, num_keypoints, self.num_axes)
+        uniform_SBKD = noise.uniform(shape, self.means_mm_BKMD).movedim(1, 0)
         anywhere_SBKD = background.box_2D[0] + background.widths_D * uniform_SBKD
         is_background_SBK1 = (index_BKS == num_components).movedim(2, 0)[..., None]
         return torch.where(is_background_SBK1, anywhere_SBKD, draws_SBKD)
 
-    def _sample_components(self, num_draws: int, generator: torch.Generator) -> Tensor:
+    def _sample_components(self, num_draws: int, noise: EventNoise) -> Tensor:
         """Component of each draw, (B, K, S) int64; M stands for the background."""
-        weights = self._all_log_weights().exp()
-        index = torch.multinomial(weights.flatten(0, 1), num_draws, True, generator=generator)
-        return index.reshape(*weights.shape[:2], num_draws)
+        cumulative_BKM = self._all_log_weights().exp().cumsum(-1)
+        uniform_BKS = noise.uniform((cumulative_BKM.shape[1], num_draws), cumulative_BKM)
+        # Not all weights: they add up to one but for rounding.
+        index_BKS = torch.searchsorted(
+            cumulative_BKM, uniform_BKS * cumulative_BKM[..., -1:], right=True
+        )
+        return index_BKS.clamp_max(cumulative_BKM.shape[2] - 1)
 
     def _all_log_weights(self) -> Tensor:
         """Log weights of the components and, last, of the background where there is one."""
         if self.log_background_BK is None:
             return self.log_weights_BKM
         return torch.cat([self.log_weights_BKM, self.log_background_BK[..., None]], dim=2)
-
-    def _random(
-        self, draw: Callable[..., Tensor], shape: tuple[int, ...], generator: torch.Generator
-    ) -> Tensor:
-        mean = self.means_mm_BKMD
-        return draw(shape, generator=generator, device=mean.device, dtype=mean.dtype)
 
     def tempered(self, temperature: float | Tensor) -> Self:
         """Make the density wider (temperature over 1) or narrower; 1 leaves it as it is.
@@ -317,10 +317,11 @@ class JointDensity(LocationDensity):
         """Log density at the mean, divided among the keypoints like ``log_density_BK``."""
         return self.log_density_BK(self.means_mm_BKMD[:, :, 0])
 
-    def sample(self, num_draws: int, generator: torch.Generator) -> Tensor:
+    def sample(self, num_draws: int, noise: EventNoise) -> Tensor:
         """Draw locations of all keypoints together, (S, B, K, D) mm."""
         mean_BKD = self.means_mm_BKMD[:, :, 0]
-        noise_SBE = self._random(torch.randn, (num_draws, *mean_BKD.flatten(1).shape), generator)
+        num_values = mean_BKD.shape[1] * mean_BKD.shape[2]
+        noise_SBE = noise.normal((num_draws, num_values), mean_BKD).movedim(1, 0)
         offset_SBE = (self.joint_scale_tril_mm_BEE @ noise_SBE[..., None])[..., 0]
         return mean_BKD + offset_SBE.reshape(num_draws, *mean_BKD.shape)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gerbil_tune.models.density import LocationDensity
+from gerbil_tune.models.event_noise import EventNoise
 
 
 def gaussians(
@@ -77,4 +78,4 @@ def with_background(density: LocationDensity, weight: float = 0.2) -> LocationDe
 
 def truths_of(density: LocationDensity, seed: int = 99) -> Tensor:
     """One draw from each event's density, (B, K, D)."""
-    return density.sample(1, torch.Generator().manual_seed(seed))[0]
+    return density.sample(1, EventNoise.counted(len(density.log_weights_BKM), seed))[0]

@@ -11,6 +11,7 @@ from gerbil_tune.evaluation.blocks import (
     without_negligible,
 )
 from gerbil_tune.models.density import LocationDensity
+from gerbil_tune.models.event_noise import EventNoise
 from tests.unit.evaluation.densities import gaussians, grids, mixtures, truths_of
 
 
@@ -42,7 +43,7 @@ def test_likelihoods_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch
 def test_leaving_out_what_has_no_weight_changes_nothing() -> None:
     _, block = next(event_blocks(grids(count=3)))
     light = without_negligible(block)
-    draws = block.sample(500, torch.Generator().manual_seed(0))
+    draws = block.sample(500, EventNoise.counted(len(block.log_weights_BKM), 0))
 
     assert light.log_weights_BKM.shape[2] < block.log_weights_BKM.shape[2]
     assert torch.allclose(light.log_density_BK(draws), block.log_density_BK(draws), atol=1e-4)
@@ -54,7 +55,7 @@ def test_cells_are_looked_at_all_at_once(sd_mm: float) -> None:
     grid = grids(count=5).to(dtype=torch.float64)
     tril = sd_mm * torch.tensor([[1.0, 0.0], [0.5, 0.7]], dtype=torch.float64)
     shared = replace(grid, scale_tril_mm_BKMDD=tril.expand(grid.scale_tril_mm_BKMDD.shape))
-    draws = shared.sample(40, torch.Generator().manual_seed(1))
+    draws = shared.sample(40, EventNoise.counted(len(shared.log_weights_BKM), 1))
 
     expected = LocationDensity.mixture_of([shared, shared]).log_density_BK(draws)
     assert torch.allclose(draw_log_densities(shared, draws), expected, atol=1e-6)

@@ -37,7 +37,7 @@ def test_of_one_axis_it_is_the_crps_of_a_gaussian() -> None:
 )
 def test_at_the_centre_of_a_circular_gaussian(axes: int, mean_length: float) -> None:
     """The mean length of two draws apart is the root of two times that of one."""
-    found = energy_scores_mm(circular(6.0, axes, 50), torch.full((50, 1, axes), 50.0))
+    found = energy_scores_mm(circular(6.0, axes, 500), torch.full((500, 1, axes), 50.0))
 
     expected = 6.0 * mean_length * (1 - math.sqrt(2) / 2)
     assert found.mean() == pytest.approx(expected, rel=0.01)

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from scipy.stats import chi2, kstest
 from gerbil_tune.evaluation.calibration import calibration_error, coverage, hdr_levels
 from gerbil_tune.evaluation.regions import highest_density_regions
 from gerbil_tune.models.density import JointDensity, LocationDensity
+from gerbil_tune.models.event_noise import EventNoise
 from tests.unit.evaluation.densities import (
     gaussians,
     grids,
@@ -109,11 +111,29 @@ def test_the_draws_are_the_same_each_time() -> None:
     density = mixtures(count=40)
     truth = truths_of(density).numpy()
     first, again, other = (
-        highest_density_regions(density, truth, num_draws=50, generator=generator)
-        for generator in (None, None, torch.Generator().manual_seed(1))
+        highest_density_regions(density, truth, num_draws=50, noise=noise)
+        for noise in (None, None, EventNoise.counted(40, seed=1))
     )
 
     assert np.array_equal(first.levels_NK, again.levels_NK)
     assert np.array_equal(first.areas_NKR, again.areas_NKR)
     assert np.array_equal(first.levels_NK, hdr_levels(density, truth, num_draws=50))
     assert not np.array_equal(first.levels_NK, other.levels_NK)
+
+
+@pytest.mark.parametrize("make", [mixtures, grids])
+def test_an_event_has_the_same_regions_among_other_events(
+    make: Callable[..., LocationDensity],
+) -> None:
+    density = make(count=7)
+    truth = truths_of(density)
+    rows = torch.tensor([5, 2])
+    some, every = (
+        highest_density_regions(each, places, num_draws=50, noise=noise)
+        for each, places, noise in (
+            (density.rows(rows), truth[rows], EventNoise(rows)),
+            (density, truth, EventNoise.counted(7)),
+        )
+    )
+    assert np.array_equal(some.levels_NK, every.levels_NK[rows])
+    assert some.areas_NKR == pytest.approx(every.areas_NKR[rows], rel=1e-12)

@@ -11,6 +11,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from gerbil_tune.models.cholesky import lower_factor
 from gerbil_tune.models.density import JointDensity, LocationDensity
+from gerbil_tune.models.event_noise import EventNoise
 
 BOX_MM = torch.tensor([[-300.0, -200.0, 0.0], [300.0, 200.0, 250.0]], dtype=torch.float64)
 every_number_of_axes = pytest.mark.parametrize("num_axes", [1, 2, 3, 6])
@@ -146,7 +147,7 @@ def test_draws_have_the_mean_and_covariance_that_are_stated(make, background):
     options = {"background": background} if make is make_mixture else {}
     density = make(**options)
     num_draws = 20_000
-    draws = density.sample(num_draws, torch.Generator().manual_seed(5))
+    draws = density.sample(num_draws, EventNoise.counted(len(density.log_weights_BKM), 5))
     assert draws.shape == (num_draws, *density.mean_mm_BKD.shape)
     assert_moments(draws, density, num_draws)
 
@@ -171,7 +172,7 @@ def test_draws_of_the_background_fill_its_box_alone():
         torch.zeros_like(density.log_background_BK),
         density.box_mm_2D,
     )
-    draws = surely.sample(2000, torch.Generator().manual_seed(0))
+    draws = surely.sample(2000, EventNoise.counted(len(surely.log_weights_BKM), 0))
     low, high = draws.amin((0, 1, 2)), draws.amax((0, 1, 2))
     torch.testing.assert_close(torch.stack([low, high]), BOX_MM[:, :2], rtol=0.01, atol=0)
     assert (low >= BOX_MM[0, :2]).all()
@@ -180,13 +181,15 @@ def test_draws_of_the_background_fill_its_box_alone():
 
 def test_the_same_generator_gives_the_same_draws():
     density = make_mixture(background=True)
-    first, again = (density.sample(10, torch.Generator().manual_seed(4)) for _ in range(2))
+    first, again = (
+        density.sample(10, EventNoise.counted(len(density.log_weights_BKM), 4)) for _ in range(2)
+    )
     torch.testing.assert_close(first, again, rtol=0, atol=0)
 
 
 def test_draws_of_a_joint_density_have_its_covariance_between_keypoints():
     density = make_joint()
-    draws = density.sample(20_000, torch.Generator().manual_seed(1)).flatten(2)
+    draws = density.sample(20_000, EventNoise.counted(len(density.log_weights_BKM), 1)).flatten(2)
     tril = density.joint_scale_tril_mm_BEE
     for event, covariance in enumerate(tril @ tril.mT):
         torch.testing.assert_close(draws[:, event].T.cov(), covariance, rtol=0.05, atol=60.0)
