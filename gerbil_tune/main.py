@@ -102,6 +102,7 @@ def _from_legacy(path: Path) -> ExperimentConfig:
 def _predict(arguments: argparse.Namespace) -> None:
     if arguments.data is None:
         raise ConfigError("--eval needs --data with the HDF5 file whose events are predicted")
+    from gerbil_tune.cli.predict import raise_on_failures
     from gerbil_tune.inference.job import predict_files
     from gerbil_tune.tracking.model_registry import ResolvedModel
     from gerbil_tune.training.ray_runtime import start_ray
@@ -109,15 +110,15 @@ def _predict(arguments: argparse.Namespace) -> None:
     output = arguments.output_path or arguments.data.with_name(f"{arguments.data.stem}_preds.h5")
     folder = arguments.config.parent if arguments.config.suffix == ".json" else arguments.config
     summary = predict_files(
-        ResolvedModel(folder.resolve(), str(folder)), [arguments.data], output, start_ray=start_ray
+        ResolvedModel(folder.resolve(), str(folder)),
+        [arguments.data],
+        output,
+        start_ray=lambda _: start_ray(),
     )
     for note in summary.notes:
         typer.echo(f"warning: {note}", err=True)
-    if summary.num_non_finite:
-        typer.echo(
-            f"warning: {summary.num_non_finite} events could not be predicted and are NaN", err=True
-        )
     typer.echo(f"predicted {summary.num_events:,} events; wrote {output}")
+    raise_on_failures(summary)
 
 
 if __name__ == "__main__":

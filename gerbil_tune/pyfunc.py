@@ -1,7 +1,7 @@
 """The file that MLflow copies into a registered model and runs to load it.
 
     model = mlflow.pyfunc.load_model("models:/gerbil-locator@champion")
-    model.predict(audio)    # {"predictions": (B, 2) mm, "covariance": (B, 2, 2) mm², "region_size": (B, R)}
+    model.predict(audio)    # {"predictions": (B, 2) mm, "covariance": (B, 2, 2) mm², "confidence": (B,), ...}
     model.predict(audio, params={"lengths": [8000, 6500], "sample_rate_hz": 125000.0})
     model.unwrap_python_model().predict(None, [first_event, second_event])    # of any lengths
 
@@ -45,14 +45,16 @@ class GerbilLocator(PythonModel):
 
         Returns:
             ``predictions`` in mm, (B, 2) for one keypoint in two axes, else (B, K, D); calibrated
-            ``covariance`` in mm², (B, 2, 2) or (B, K, D, D); ``region_size`` in mm², (B, R) or (B, K, R), of
-            the regions that hold the location with a probability of 50, 90 and 95 %; all float32.
+            ``covariance`` in mm², (B, 2, 2) or (B, K, D, D); ``confidence``, (B,) or (B, K); ``flags`` (B,),
+            which say of an event without a sound why it has no prediction; and with conformal calibration
+            ``region_area_mm2``, (B, R) or (B, K, R). They mean what they do in files of predictions (see
+            ``gerbil_tune/inference/writer.py``).
 
         Raises:
             DatasetError: If the microphones, the sample rate or the lengths do not fit the model.
         """
         from gerbil_tune.inference.arrays import predict_arrays
-        from gerbil_tune.inference.writer import shape_for_output
+        from gerbil_tune.inference.writer import columns
 
         params = params or {}
         found = predict_arrays(
@@ -61,13 +63,7 @@ class GerbilLocator(PythonModel):
             lengths_B=params.get("lengths"),
             sample_rate_hz=params.get("sample_rate_hz"),
         )
-        predictions, covariance = shape_for_output(found.mean_mm_NKD, found.covariance_mm2_NKDD)
-        sizes = found.region_size_NKR
-        return {
-            "predictions": predictions,
-            "covariance": covariance,
-            "region_size": sizes[:, 0] if predictions.ndim == 2 else sizes,
-        }
+        return columns(found, with_regions=self._bundle.calibration.conformal is not None)
 
 
 set_model(GerbilLocator())

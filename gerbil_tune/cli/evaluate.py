@@ -115,7 +115,7 @@ def evaluate_models(
     """
     from gerbil_tune.data.checks.cheap import cheap_checks, raise_on_errors
     from gerbil_tune.evaluation.results import EvaluationResult, MethodResult
-    from gerbil_tune.inference.job import check_recording
+    from gerbil_tune.inference.inputs import check_recording
     from gerbil_tune.inference.predict import predict_events
     from gerbil_tune.models.bundle import load_bundle
 

@@ -164,7 +164,7 @@ def _open_labelled(
 
     from gerbil_tune.data.events import open_events
     from gerbil_tune.data.files.index_files import read_indices
-    from gerbil_tune.inference.job import check_recording
+    from gerbil_tune.inference.inputs import check_recording
     from gerbil_tune.inference.locations import matching_locations
 
     events = open_events(paths)

@@ -1,24 +1,37 @@
 """``gerbil-tune predict``: locations for recordings, with their uncertainty."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gerbil_tune.cli.options import CacheDirOption, ModelOption
-from gerbil_tune.errors import StoppedError
+from gerbil_tune.errors import GerbilTuneError, StoppedError
+
+if TYPE_CHECKING:
+    from gerbil_tune.data.events import EventSet
+    from gerbil_tune.inference.job import PredictionSummary
 
 
 def predict(
     model: ModelOption,
     data: Annotated[
         list[Path],
-        typer.Option("--data", metavar="PATH", help="HDF5 files or folders of them; repeatable."),
+        typer.Option(
+            "--data",
+            metavar="PATH",
+            help="HDF5 file; folder, with all below it; pattern such as 'season/*/calls.h5'; or list.txt with"
+            " a path on each line; repeatable.",
+        ),
     ],
     output: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", metavar="OUT", help="File for one input; folder for several inputs."
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="OUT.h5: one file for all; else a folder, which mirrors the inputs.",
         ),
     ],
     workers: Annotated[
@@ -38,14 +51,25 @@ def predict(
             " the one folder of shards, which is then predicted into one file.",
         ),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Throw away what an unfinished run with another model or input has left of this output.",
+        ),
+    ] = False,
     cache_dir: CacheDirOption = None,
 ) -> None:
-    """Predict every event: /predictions (n, 2) in mm from the arena's centre and /covariance in mm².
+    """Predict every event: /predictions (n, 2) in mm from the arena's centre, and how sure each one is.
 
-    With several keypoints or three axes the shapes are (n, K, D) and (n, K, D, D). Locations in the input
-    are not needed. With --events there is a row for each of them, and /event_index says which it is.
-    Stopped by Ctrl-C, SIGTERM or SIGUSR1 it ends with exit code 75; the same command goes on with the files
-    that are left.
+    /covariance in mm², /region_area_mm2 of the regions that hold the location with a probability of 50, 90
+    and 95 %, /confidence (the probability that it is within 50 mm) and /flags. With several keypoints or
+    three axes the shapes are (n, K, D) and so on. Locations in the input are not needed; where it has them,
+    /nll and /in_region compare. With --events there is a row for each of them, and /event_index says which.
+
+    Stopped or killed, the same command goes on where it was (exit code 75 after Ctrl-C, SIGTERM or SIGUSR1).
+    Files and events that cannot be predicted do not stop the others: failed.json lists them, and the exit
+    code is 1.
     """
     from gerbil_tune.inference.job import predict_files
     from gerbil_tune.search.stop_request import signals_interrupt
@@ -54,36 +78,60 @@ def predict(
 
     resolved = resolve_model(model, default_tracking_uri(Path.cwd()))
 
-    def start_ray() -> None:
-        from gerbil_tune.data.events import open_events
+    def start_ray(sets: "Sequence[EventSet]") -> None:
         from gerbil_tune.training.cluster_nodes import check_machines, files_of
         from gerbil_tune.training.ray_runtime import start_ray as start
 
         start()
         listen_again()  # Ray has just taken SIGTERM for itself
         bundle = [path for path in resolved.path.rglob("*") if path.is_file()]
-        check_machines([*bundle, *files_of(*map(open_events, data))])
+        check_machines([*bundle, *files_of(*sets)])
 
     try:
         with signals_interrupt() as listen_again:
             summary = predict_files(
-                resolved, data, output, start_ray=start_ray, workers=workers, event_index=events
+                resolved,
+                data,
+                output,
+                start_ray=start_ray,
+                workers=workers,
+                event_index=events,
+                overwrite=overwrite,
             )
     except KeyboardInterrupt:
         raise StoppedError(
-            "stopped; files that are written whole are kept, and the same command goes on"
+            "stopped; what is predicted is kept, and the same command goes on"
         ) from None
     for note in summary.notes:
         typer.echo(f"warning: {note}", err=True)
     for path in summary.reused:
         typer.echo(f"kept {path}: it holds the predictions of this model for this input already")
+    if summary.num_resumed:
+        typer.echo(f"kept {summary.num_resumed:,} events that an earlier run had predicted")
     typer.echo(
         f"predicted {summary.num_events:,} events with {resolved.uri} in {summary.seconds:.1f} s "
         f"({summary.events_per_s:,.0f} events/s)"
     )
-    if summary.num_non_finite:
-        typer.echo(
-            f"warning: {summary.num_non_finite} events could not be predicted and are NaN", err=True
-        )
     for path in summary.files:
         typer.echo(f"wrote {path}")
+    raise_on_failures(summary)
+
+
+def raise_on_failures(summary: "PredictionSummary") -> None:
+    """Say what could not be predicted, where there is any.
+
+    Raises:
+        GerbilTuneError: With exit code 1.
+    """
+    if summary.failed_file is None:
+        return
+    for problem in summary.problems:
+        typer.echo(f"not predicted: {problem.reason}", err=True)
+    parts = []
+    if summary.problems:
+        parts.append(f"{len(summary.problems)} input files")
+    if summary.num_failed_events:
+        parts.append(f"{summary.num_failed_events:,} events (NaN, see /flags)")
+    raise GerbilTuneError(
+        f"{' and '.join(parts)} could not be predicted; {summary.failed_file} says why of each"
+    )

@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from gerbil_tune.evaluation.calibration import hdr_levels
+from gerbil_tune.evaluation.confidence import probability_within
 from gerbil_tune.evaluation.conformal import conformal_thresholds, region_sizes
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.models.calibrated import Calibration
 from gerbil_tune.models.density import LocationDensity
+from gerbil_tune.models.event_noise import EventNoise
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -30,6 +32,9 @@ class EventPredictions:
         nll_NK: Negative log density of the truth in nats, per mm^D, float32; or None.
         level_NK: Mass of the highest-density region that just reaches the truth, float32; or None.
         in_region_NKR: Whether the truth is in the conformal region, bool; or None.
+        confidence_NK: Probability that the truth is within ``confidence.RADIUS_MM`` of the prediction,
+            float32; or None.
+        flags_N: What there is to say of each event, bits of uint8; or None.
     """
 
     mean_mm_NKD: NDArray[Any]
@@ -38,9 +43,16 @@ class EventPredictions:
     nll_NK: NDArray[Any] | None = None
     level_NK: NDArray[Any] | None = None
     in_region_NKR: NDArray[Any] | None = None
+    confidence_NK: NDArray[Any] | None = None
+    flags_N: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.mean_mm_NKD)
+
+    @classmethod
+    def float_fields(cls) -> tuple[str, ...]:
+        """Names of the fields that hold numbers which may be NaN."""
+        return tuple(f.name for f in fields(cls) if f.name not in ("in_region_NKR", "flags_N"))
 
     @classmethod
     def joined(cls, parts: "list[EventPredictions]") -> "EventPredictions":
@@ -66,6 +78,7 @@ def describe(
     calibration: Calibration,
     setup: RecordingSetup,
     locations_mm_NKD: NDArray[Any] | None = None,
+    numbers_N: NDArray[np.int64] | None = None,
 ) -> EventPredictions:
     """Reduce the densities of some events to few numbers each.
 
@@ -74,19 +87,25 @@ def describe(
         calibration: Of the model; its conformal thresholds are applied.
         setup: The recording site.
         locations_mm_NKD: True locations, (N, K, D) mm, or None.
+        numbers_N: Numbers of the events, such as their places in a file, on which draws from a density depend
+            that is no Gaussian; None: counted from 0.
     """
+    num_events = len(density.log_weights_BKM)
+    numbers = torch.arange(num_events) if numbers_N is None else torch.from_numpy(numbers_N)
+    noise = EventNoise(numbers)
     thresholds_NKR = conformal_thresholds(calibration, density, setup.arena_mm)
     nll_NK = level_NK = in_region_NKR = None
     if locations_mm_NKD is not None:
         truth_NKD = torch.from_numpy(locations_mm_NKD)
         nll_NK = -density.log_density_BK(truth_NKD).numpy()
-        level_NK = hdr_levels(density, truth_NKD).astype(np.float32)
+        level_NK = hdr_levels(density, truth_NKD, noise=noise).astype(np.float32)
         in_region_NKR = (density.score_BK(truth_NKD)[..., None] <= thresholds_NKR).numpy()
     return EventPredictions(
         density.mean_mm_BKD.numpy(),
         density.covariance_mm2_BKDD.numpy(),
-        region_sizes(density, thresholds_NKR).numpy(),
+        region_sizes(density, thresholds_NKR, noise=noise).numpy(),
         nll_NK,
         level_NK,
         in_region_NKR,
+        probability_within(density, noise=noise).numpy(),
     )

@@ -5,6 +5,7 @@ Letters: B events, T samples, C microphones.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from gerbil_tune.data.files.statistics import event_statistics
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.evaluation.predictions import EventPredictions, describe
 from gerbil_tune.geometry import RecordingSetup
+from gerbil_tune.inference.flags import flagged, flags_of_audio, without_failed
 from gerbil_tune.models.bundle import TrainedModel
 
 FloatArray = npt.NDArray[np.float32]
@@ -108,10 +110,14 @@ def _predict(bundle: TrainedModel, events: Sequence[FloatArray]) -> EventPredict
         first = (len(event) - length) // 2
         audio_BTC[i, :length] = event[first : first + length]
         statistics_B2C[i] = event_statistics(event)
+    audio, lengths = torch.from_numpy(audio_BTC), torch.from_numpy(lengths_B.astype(np.int64))
+    full_lengths_B = np.array([len(event) for event in events])
+    flags_B = flags_of_audio(audio, lengths, full_lengths_B)
     density = bundle.predict_batch(
-        torch.from_numpy(audio_BTC),
-        torch.from_numpy(lengths_B.astype(np.int64)),
+        without_failed(audio, flags_B),
+        lengths,
         torch.from_numpy(statistics_B2C[:, 0]),
         torch.from_numpy(statistics_B2C[:, 1]),
     )
-    return describe(density, bundle.calibration, bundle.setup)
+    found = describe(density, bundle.calibration, bundle.setup)
+    return flagged(replace(found, flags_N=flags_B), bundle.setup)

@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.errors import GerbilTuneError, LaunchError
-from gerbil_tune.inference.predict import Task, TaskResult, run_task
+from gerbil_tune.inference.predict import Task, TaskResult, attempt_task
 from gerbil_tune.models.bundle import TrainedModel, load_bundle
 
 _logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class _PredictionWorker:
             device = "cuda" if torch.cuda.is_available() else "cpu"
             self._event_sets = ray.get(shared_sets[0])
             self._bundle = load_bundle(self._bundle_path, device=device)
-        return run_task(
+        return attempt_task(
             self._bundle,
             self._event_sets,
             task,

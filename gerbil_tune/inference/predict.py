@@ -5,7 +5,7 @@ Letters: N events, B batch, T samples, C microphones, K keypoints, D axes.
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,9 @@ import torch
 
 from gerbil_tune.data.batches import EvaluationBatches, prefetch
 from gerbil_tune.data.events import EventSet
+from gerbil_tune.errors import DatasetError
 from gerbil_tune.evaluation.predictions import EventPredictions, describe
+from gerbil_tune.inference.flags import flagged, flags_of_audio, without_failed
 from gerbil_tune.inference.locations import matching_locations
 from gerbil_tune.models.bundle import TrainedModel, load_bundle
 
@@ -38,11 +40,13 @@ class TaskResult:
 
     Attributes:
         task: The task.
-        predictions: Of its events, in order.
+        predictions: Of its events, in order; None where they could not be read.
+        error: Why not, in one sentence.
     """
 
     task: Task
-    predictions: EventPredictions
+    predictions: EventPredictions | None
+    error: str = ""
 
 
 def plan_tasks(
@@ -75,8 +79,12 @@ def plan_tasks(
 
 def run_task(
     bundle: TrainedModel, event_sets: Sequence[EventSet], task: Task, *, per_worker_batch_size: int
-) -> TaskResult:
-    """Predict the events of one task."""
+) -> EventPredictions:
+    """Predict the events of one task, in order, and flag what their audio says.
+
+    Raises:
+        DatasetError: If their file cannot be read any more.
+    """
     events = event_sets[task.set_number].subset(np.arange(task.start, task.stop))
     setup = bundle.setup
     crop_length = bundle.crop_length
@@ -92,11 +100,14 @@ def run_task(
     parts, places = [], []
     for batch in prefetch(iter(batches)):
         rows = batch.indices_B.numpy()
-        density = bundle.predict_batch(batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC)
+        flags_B = flags_of_audio(batch.audio_BTC, batch.lengths_B, events.lengths[rows])
+        audio_BTC = without_failed(batch.audio_BTC, flags_B)
+        density = bundle.predict_batch(audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC)
         truth = None if locations_NKD is None else locations_NKD[rows]
-        parts.append(describe(density, bundle.calibration, setup, truth))
+        found = describe(density, bundle.calibration, setup, truth, events.rows[rows])
+        parts.append(replace(found, flags_N=flags_B))
         places.append(rows)
-    return TaskResult(task, EventPredictions.joined(parts).in_order(np.concatenate(places)))
+    return EventPredictions.joined(parts).in_order(np.concatenate(places))
 
 
 def run_tasks(
@@ -108,7 +119,18 @@ def run_tasks(
 ) -> Iterator[TaskResult]:
     """Do tasks one after another in this process."""
     for task in tasks:
-        yield run_task(bundle, event_sets, task, per_worker_batch_size=per_worker_batch_size)
+        yield attempt_task(bundle, event_sets, task, per_worker_batch_size=per_worker_batch_size)
+
+
+def attempt_task(
+    bundle: TrainedModel, event_sets: Sequence[EventSet], task: Task, *, per_worker_batch_size: int
+) -> TaskResult:
+    """Predict the events of one task for a file; what is wrong with the input is a result, too."""
+    try:
+        found = run_task(bundle, event_sets, task, per_worker_batch_size=per_worker_batch_size)
+        return TaskResult(task, flagged(found, bundle.setup))
+    except (DatasetError, OSError) as error:
+        return TaskResult(task, None, str(error))
 
 
 def predict_events(
@@ -135,10 +157,11 @@ def predict_events(
         crop_length=bundle.crop_length,
     )
     parts = []
-    for done in run_tasks(bundle, [events], tasks, per_worker_batch_size=per_worker_batch_size):
-        parts.append(done.predictions)
+    for task in tasks:
+        done = run_task(bundle, [events], task, per_worker_batch_size=per_worker_batch_size)
+        parts.append(done)
         if progress is not None:
-            progress(len(done.predictions))
+            progress(len(done))
     return EventPredictions.joined(parts)
 
 

@@ -1,28 +1,37 @@
 """Files of predictions.
 
-    /predictions   float32 (n, 2), mm from the arena's centre; (n, K, D) with several keypoints or three axes
-    /covariance    float32 (n, 2, 2) or (n, K, D, D), mm², calibrated
-    /region_size   float32 (n, R) or (n, K, R), mm² (mm³ with three axes), of the region that holds the truth
-                   with the probability in the attribute ``levels``; infinite: the whole plane
-    /locations     float32, mm, of the same shape as predictions, where the input has them
-    /event_index   int64 (n,), which event of the input each row is, where not all were predicted
+    /predictions      float32 (n, 2), mm from the arena's centre; (n, K, D) with several keypoints or three
+                      axes
+    /covariance       float32 (n, 2, 2) or (n, K, D, D), mm², calibrated
+    /region_area_mm2  float32 (n, R) or (n, K, R), of the regions that hold the location with the
+                      probabilities in the attribute ``levels``; infinite: the whole plane. With three axes it
+                      is /region_volume_mm3.
+    /confidence       float32 (n,) or (n, K), probability that the location is within the attribute
+                      ``radius_mm``
+    /flags            uint8 (n,), bits that the attribute ``meanings`` explains; 0: nothing to say
+    /locations        float32, mm, of the same shape as predictions, where the input has them, and with them
+    /nll              float32 (n,) or (n, K), negative log density of the location, nats
+    /in_region        uint8 (n, R) or (n, K, R), 1: the region holds the location
+    /event_index      int64 (n,), which event of the input each row is, where not all were predicted
+    /file_index       int64 (n,), and /files: which file each row is of, where several went into one
 
 A file appears under its name when it is whole, and not before.
 
-Letters: N events, K keypoints, D axes.
+Letters: N events, K keypoints, D axes, R regions.
 """
 
+import contextlib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from gerbil_tune.errors import DatasetError
+from gerbil_tune.errors import LaunchError
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.units import ORIGIN, UNITS
 
@@ -30,131 +39,135 @@ if TYPE_CHECKING:
     from gerbil_tune.evaluation.predictions import EventPredictions
 
 FloatArray = npt.NDArray[np.float32]
+Columns = dict[str, npt.NDArray[Any]]
 CONTENT = "gerbil_tune predictions"
 
 
-class PredictionWriter:
-    """Writes one file, rows in any order.
+def write_predictions(
+    path: Path,
+    parts: "Iterable[tuple[int, EventPredictions]]",
+    num_events: int,
+    setup: RecordingSetup,
+    attributes: Mapping[str, str | float | int],
+    *,
+    region_levels: tuple[float, ...] = (),
+    extra: Columns | None = None,
+) -> None:
+    """Write one file, under a temporary name in the same folder until it is whole.
 
-    Leaving the ``with`` block without an error finishes the file; leaving it with one removes what there is.
+    Args:
+        path: Its name.
+        parts: First event and predictions of each part, in any order; together all events.
+        num_events: N.
+        setup: Keypoints and axes of the predictions.
+        attributes: Of the file's root; see ``file_attributes``.
+        region_levels: Coverage that each conformal region promises.
+        extra: Further datasets, whole.
+
+    Raises:
+        LaunchError: If the file cannot be written.
+        RuntimeError: If events are missing.
     """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(temporary, "w") as file:
+            file.attrs.update(file_attributes(setup, attributes))
+            for name, values in (extra or {}).items():
+                file[name] = values
+            _fill(file, parts, num_events, setup, region_levels)
+        temporary.replace(path)
+    except OSError as error:
+        raise LaunchError(
+            f"{path}: cannot be written ({error.strerror or error}); make room or name an output in a folder "
+            "that can be written"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):  # which has been told
+            temporary.unlink()
 
-    def __init__(
-        self,
-        path: Path,
-        num_events: int,
-        setup: RecordingSetup,
-        attributes: Mapping[str, str | float | int],
-        region_levels: tuple[float, ...] = (),
-        locations_mm_NKD: FloatArray | None = None,
-        event_index_N: npt.NDArray[np.int64] | None = None,
-    ) -> None:
-        """Begin a file under a temporary name in the same folder.
 
-        Args:
-            path: Its final name.
-            num_events: N.
-            setup: Keypoints and axes of the predictions.
-            attributes: Of the file's root; see ``file_attributes``.
-            region_levels: Coverage that each conformal region promises.
-            locations_mm_NKD: True locations to go with the predictions.
-            event_index_N: Places of the events in the input; None: all of them in order.
-
-        Raises:
-            DatasetError: If the file cannot be made.
-        """
-        self.path = path
-        self._setup = setup
-        self._written = np.zeros(num_events, dtype=bool)
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        shape = (num_events, len(setup.keypoints), setup.num_axes)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = h5py.File(self._temporary, "w")
-        except OSError as error:
-            raise DatasetError(
-                f"{path}: cannot be written ({error}); name an output in a folder that can be"
-            ) from None
-        self._file.attrs.update(file_attributes(setup, attributes))
-        # The layout without a keypoint axis is decided once, on arrays of no events.
-        mean, covariance = shape_for_output(
-            np.empty((0, *shape[1:]), np.float32), np.empty((0, *shape[1:], shape[2]), np.float32)
-        )
-        self._create("predictions", mean.shape[1:], f"{UNITS}, origin {ORIGIN}")
-        self._create("covariance", covariance.shape[1:], f"{UNITS}^2")
-        if region_levels:
-            per_keypoint = shape[1:2] if mean.ndim == 3 else ()
-            row_shape = (*per_keypoint, len(region_levels))
-            self._create("region_size", row_shape, f"{UNITS}^{setup.num_axes}")
-            self._file["region_size"].attrs["levels"] = np.array(region_levels)
-        if locations_mm_NKD is not None:
-            self._create("locations", mean.shape[1:], f"{UNITS}, origin {ORIGIN}")
-            self._file["locations"][:] = locations_mm_NKD.reshape(num_events, *mean.shape[1:])
-        if event_index_N is not None:
-            self._file.create_dataset("event_index", data=event_index_N, dtype=np.int64)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every row has been written."""
-        return bool(self._written.all())
-
-    def write(self, start: int, predictions: "EventPredictions") -> None:
-        """Write the rows from ``start`` on."""
+def _fill(
+    file: h5py.File,
+    parts: "Iterable[tuple[int, EventPredictions]]",
+    num_events: int,
+    setup: RecordingSetup,
+    region_levels: tuple[float, ...],
+) -> None:
+    written = np.zeros(num_events, dtype=bool)
+    for start, predictions in parts:
         stop = start + len(predictions)
-        mean, covariance = shape_for_output(
-            predictions.mean_mm_NKD, predictions.covariance_mm2_NKDD
-        )
-        self._file["predictions"][start:stop] = mean
-        self._file["covariance"][start:stop] = covariance
-        if "region_size" in self._file:
-            sizes = predictions.region_size_NKR
-            self._file["region_size"][start:stop] = sizes[:, 0] if mean.ndim == 2 else sizes
-        self._written[start:stop] = True
-
-    def finish(self) -> None:
-        """Give the file its name.
-
-        Raises:
-            RuntimeError: If rows are missing.
-        """
-        if not self.complete:
-            missing = int(np.count_nonzero(~self._written))
-            raise RuntimeError(f"{self.path}: {missing} of {len(self._written)} rows not written")
-        self._file.close()
-        self._temporary.replace(self.path)
-
-    def discard(self) -> None:
-        """Remove what has been written; does nothing to a finished file."""
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            if error is None:
-                self.finish()
-        finally:
-            self.discard()
-
-    def _create(self, name: str, row_shape: tuple[int, ...], unit: str) -> None:
-        dataset = self._file.create_dataset(name, (len(self._written), *row_shape), np.float32)
-        dataset.attrs["units"] = unit
+        for name, values in columns(predictions, with_regions=bool(region_levels)).items():
+            if name not in file:
+                file.create_dataset(name, (num_events, *values.shape[1:]), values.dtype)
+            file[name][start:stop] = values
+        written[start:stop] = True
+    if not written.all():
+        missing = int(np.count_nonzero(~written))
+        raise RuntimeError(f"{file.filename}: {missing} of {num_events} events not written")
+    for name, facts in _dataset_attributes(setup, region_levels).items():
+        if name in file:
+            file[name].attrs.update(facts)
 
 
-def shape_for_output(
-    mean_mm_NKD: FloatArray, covariance_mm2_NKDD: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Drop the keypoint axis where there is one keypoint in the plane: (N, 2) and (N, 2, 2)."""
-    if mean_mm_NKD.shape[1:] == (1, 2):
-        return mean_mm_NKD[:, 0], covariance_mm2_NKDD[:, 0]
-    return mean_mm_NKD, covariance_mm2_NKDD
+def columns(predictions: "EventPredictions", *, with_regions: bool) -> Columns:
+    """The datasets of some events by name, without the keypoint axis where there is one in the plane.
+
+    Args:
+        predictions: Of N events.
+        with_regions: Whether the model has conformal regions.
+    """
+    num_keypoints, num_axes = predictions.mean_mm_NKD.shape[1:]
+    found: dict[str, npt.NDArray[Any] | None] = {
+        "predictions": predictions.mean_mm_NKD,
+        "covariance": predictions.covariance_mm2_NKDD,
+        "confidence": predictions.confidence_NK,
+        "nll": predictions.nll_NK,
+    }
+    if with_regions:
+        found[region_dataset(num_axes)] = predictions.region_size_NKR
+        in_region = predictions.in_region_NKR
+        found["in_region"] = None if in_region is None else in_region.astype(np.uint8)
+    is_plain = (num_keypoints, num_axes) == (1, 2)
+    result = {
+        name: values[:, 0] if is_plain else values
+        for name, values in found.items()
+        if values is not None
+    }
+    if predictions.flags_N is not None:
+        result["flags"] = predictions.flags_N
+    return result
+
+
+def region_dataset(num_axes: int) -> str:
+    """Name of the dataset with the sizes of conformal regions."""
+    return {2: "region_area_mm2", 3: "region_volume_mm3"}[num_axes]
+
+
+def plain_shape(values_NKD: FloatArray) -> FloatArray:
+    """Locations without the keypoint axis where there is one keypoint in the plane: (N, 2)."""
+    return values_NKD[:, 0] if values_NKD.shape[1:] == (1, 2) else values_NKD
+
+
+def _dataset_attributes(
+    setup: RecordingSetup, region_levels: tuple[float, ...]
+) -> dict[str, dict[str, Any]]:
+    from gerbil_tune.evaluation.confidence import RADIUS_MM
+    from gerbil_tune.inference.flags import MEANINGS
+
+    levels = np.array(region_levels)
+    location = {"units": f"{UNITS}, origin {ORIGIN}"}
+    meanings = {str(int(flag)): meaning for flag, meaning in MEANINGS.items()}
+    return {
+        "predictions": location,
+        "locations": location,
+        "covariance": {"units": f"{UNITS}^2"},
+        region_dataset(setup.num_axes): {"units": f"{UNITS}^{setup.num_axes}", "levels": levels},
+        "in_region": {"levels": levels},
+        "confidence": {"radius_mm": RADIUS_MM},
+        "nll": {"units": f"nats, density per {UNITS}^{setup.num_axes}"},
+        "flags": {"meanings": json.dumps(meanings)},
+    }
 
 
 def file_attributes(

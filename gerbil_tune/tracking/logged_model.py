@@ -115,7 +115,8 @@ def _signature(setup: RecordingSetup) -> "ModelSignature":
             [
                 TensorSpec(float32, (-1, *location), "predictions"),
                 TensorSpec(float32, (-1, *location, num_axes), "covariance"),
-                TensorSpec(float32, (-1, *sizes, -1), "region_size"),
+                TensorSpec(float32, (-1, *sizes), "confidence"),
+                TensorSpec(np.dtype(np.uint8), (-1,), "flags"),
             ]
         ),
         params=ParamSchema(

@@ -1,19 +1,26 @@
 """Whole jobs in one process, and all that can be wrong before they start."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
+from gerbil_tune.config.schema import DataConfig
 from gerbil_tune.data.events import open_events
 from gerbil_tune.data.files.shard_set import write_shards
 from gerbil_tune.errors import ConfigError, DatasetError, GerbilTuneError, ModelNotFoundError
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.inference.job import PredictionSummary, plan_outputs, predict_files
+from gerbil_tune.inference.flags import FAILED, Flag
+from gerbil_tune.inference.inputs import InputFile
+from gerbil_tune.inference.job import PredictionSummary, predict_files
+from gerbil_tune.inference.outputs import plan_outputs
+from gerbil_tune.inference.parts import PartsFolder
 from gerbil_tune.inference.predict import predict_events
 from gerbil_tune.models.bundle import load_bundle
 from gerbil_tune.tracking.model_registry import ResolvedModel
@@ -26,7 +33,7 @@ def model(make_bundle: Callable[..., Path]) -> ResolvedModel:
     return ResolvedModel(make_bundle(SETUP, temperature=1.5), "models:/m/3", "3")
 
 
-def no_ray() -> None:
+def no_ray(_: object) -> None:
     raise AssertionError("a small job starts no Ray")
 
 
@@ -39,7 +46,8 @@ def test_one_file_goes_to_the_file_that_is_named(model, make_event_file, tmp_pat
     output = tmp_path / "new" / "out.h5"
     summary = predict(model, [path], output)
     assert (summary.num_events, summary.files, summary.reused) == (20, (output,), ())
-    assert (summary.num_non_finite, summary.notes) == (0, ())
+    assert (summary.num_failed_events, summary.problems, summary.notes) == (0, (), ())
+    assert (summary.num_resumed, summary.failed_file) == (0, None)
     assert summary.seconds > 0
     assert summary.events_per_s == pytest.approx(20 / summary.seconds)
 
@@ -49,6 +57,9 @@ def test_one_file_goes_to_the_file_that_is_named(model, make_event_file, tmp_pat
         np.testing.assert_array_equal(file["predictions"], expected.mean_mm_NKD[:, 0])
         np.testing.assert_array_equal(file["covariance"], expected.covariance_mm2_NKDD[:, 0])
         np.testing.assert_array_equal(file["locations"], events.locations_mm[:, 0])
+        np.testing.assert_array_equal(file["nll"], expected.nll_NK[:, 0])
+        np.testing.assert_array_equal(file["confidence"], expected.confidence_NK[:, 0])
+        assert "region_area_mm2" not in file, "the model has no conformal calibration"
         attributes = dict(file.attrs)
     assert attributes == {
         "content": "gerbil_tune predictions",
@@ -158,13 +169,196 @@ def test_a_job_that_was_cut_off_does_only_the_rest(model, make_event_file, tmp_p
     assert (everything.num_events, everything.files) == (0, ())
 
 
-def test_events_that_are_not_numbers_are_counted(model, make_event_file, tmp_path):
-    audio = np.random.default_rng(0).standard_normal((900, 4))
+def test_events_without_a_sound_have_no_prediction_and_say_why(model, make_event_file, tmp_path):
+    audio = np.random.default_rng(0).standard_normal((1500, 4))
     audio[400:450] = np.nan
-    path = make_event_file("calls.h5", lengths=[300, 300, 300], audio=audio)
-    assert predict(model, [path], tmp_path / "out.h5").num_non_finite == 1
+    audio[600:900] = 0
+    audio[1000:1001, 2] = np.inf
+    path = make_event_file("calls.h5", lengths=[300, 300, 300, 0, 300, 300], audio=audio)
+    summary = predict(model, [path], tmp_path / "out.h5")
+    assert summary.num_failed_events == 4
     with h5py.File(tmp_path / "out.h5") as file:
-        assert np.isfinite(file["predictions"][:]).all(axis=1).tolist() == [True, False, True]
+        flags = file["flags"][:] & int(FAILED)
+        for name in ("predictions", "covariance", "confidence", "nll"):
+            values = file[name][:].reshape(6, -1)
+            assert np.isfinite(values).all(axis=1).tolist() == (flags == 0).tolist()
+        meanings = json.loads(file["flags"].attrs["meanings"])
+    expected = [0, Flag.NOT_FINITE, Flag.SILENT, Flag.EMPTY, Flag.NOT_FINITE, 0]
+    assert flags.tolist() == expected
+    assert summary.failed_file == tmp_path / "out.failed.json"
+    listed = json.loads(summary.failed_file.read_text())
+    assert listed["files"] == []
+    assert listed["events"][1] == {
+        "file": str(path),
+        "event": 2,
+        "reason": meanings[str(int(Flag.SILENT))],
+    }
+    again = predict(model, [path], tmp_path / "out.h5")
+    assert (again.num_events, again.num_failed_events) == (0, 4)
+    good = make_event_file("calls.h5", num_events=4)
+    assert predict(model, [good], tmp_path / "out.h5").failed_file is None
+    assert not summary.failed_file.exists()
+
+
+def test_long_calls_and_places_outside_are_flagged(make_bundle, make_event_file, tmp_path):
+    small = RecordingSetup(4, 125_000.0, (1e-3, 1e-3))
+    bundle = make_bundle(small, data=DataConfig(evaluation_crop_length=500))
+    path = make_event_file("calls.h5", lengths=[400, 600], arena_mm=None)
+    predict(ResolvedModel(bundle, "x"), [path], tmp_path / "out.h5")
+    with h5py.File(tmp_path / "out.h5") as file:
+        outside = np.abs(file["predictions"][:]).max(axis=1) > 0.5e-3
+        flags = file["flags"][:]
+    assert (flags & int(Flag.CUT) != 0).tolist() == [False, True]
+    assert (flags & int(Flag.OUTSIDE_ARENA) != 0).tolist() == outside.tolist()
+
+
+def test_the_bad_ones_of_many_files_are_named_and_the_others_predicted(
+    model, make_event_file, tmp_path
+):
+    season = tmp_path / "season"
+    for number in range(6):
+        make_event_file(f"season/day{number % 2}/{number}.h5", num_events=3, seed=number)
+    (season / "text.h5").write_text("text")
+    make_event_file("season/three.h5", num_microphones=3)
+    make_event_file("season/fast.h5", sample_rate_hz=250_000.0)
+    make_event_file("season/rir.h5", layout="rir")
+    with h5py.File(season / "empty.h5", "w") as file:
+        file["locations"] = np.zeros((3, 2))
+    summary = predict(model, [season], tmp_path / "out")
+    assert [file.relative_to(tmp_path / "out").as_posix() for file in summary.files] == [
+        f"day{day}/{day + 2 * i}.predictions.h5" for day in range(2) for i in range(3)
+    ]
+    reasons = {problem.path.name: problem.reason for problem in summary.problems}
+    for name, says in {
+        "text.h5": "cannot be opened as HDF5",
+        "three.h5": "3 microphones, but the model is for 4",
+        "fast.h5": "is 250000, but the model is for 125000",
+        "rir.h5": "holds impulse responses",
+        "empty.h5": "needs the datasets",
+    }.items():
+        assert says in reasons.pop(name)
+    assert not reasons
+    assert summary.failed_file == tmp_path / "out" / "failed.json"
+    listed = json.loads(summary.failed_file.read_text())
+    assert len(listed["files"]) == 5
+
+
+def test_patterns_and_lists_name_files(model, make_event_file, tmp_path):
+    for number in range(3):
+        make_event_file(f"day{number}/calls{number}.h5", num_events=2, seed=number)
+    matched = predict(model, [tmp_path / "day[12]" / "*.h5"], tmp_path / "a")
+    assert [file.name for file in matched.files] == [
+        "calls1.predictions.h5",
+        "calls2.predictions.h5",
+    ]
+    (tmp_path / "season.txt").write_text("# two days\nday2/calls2.h5\n\nday0/calls0.h5  # first\n")
+    listed = predict(model, [tmp_path / "season.txt"], tmp_path / "b")
+    assert [file.name for file in listed.files] == [
+        "calls2.predictions.h5",
+        "calls0.predictions.h5",
+    ]
+    (tmp_path / "none.txt").write_text("# nothing\n")
+    with pytest.raises(DatasetError, match="the list names no file"):
+        predict(model, [tmp_path / "none.txt"], tmp_path / "c")
+    with pytest.raises(DatasetError, match="no file of this pattern"):
+        predict(model, [tmp_path / "night*" / "*.h5"], tmp_path / "c")
+
+
+def test_several_files_may_go_into_one(model, make_event_file, tmp_path):
+    paths = [make_event_file(f"{n}.h5", num_events=3 + n, seed=n) for n in range(3)]
+    summary = predict(model, paths, tmp_path / "all.h5")
+    assert summary.files == (tmp_path / "all.h5",)
+    apart = predict(model, paths, tmp_path / "apart")
+    with h5py.File(tmp_path / "all.h5") as file:
+        assert [name.decode() for name in file["files"][:]] == [str(path) for path in paths]
+        assert file["file_index"][:].tolist() == [0] * 3 + [1] * 4 + [2] * 5
+        together = file["predictions"][:]
+    expected = []
+    for target in apart.files:
+        with h5py.File(target) as file:
+            expected.append(file["predictions"][:])
+    np.testing.assert_allclose(together, np.concatenate(expected), rtol=1e-4, atol=1e-3)
+
+
+class CutOffError(Exception):
+    """Stands for a kill."""
+
+
+def cut_off_after(parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a job die when it has kept so many parts."""
+    write, left = PartsFolder.write, [parts]
+
+    def write_or_die(self: PartsFolder, start: int, predictions: Any) -> None:
+        if not left[0]:
+            raise CutOffError
+        left[0] -= 1
+        write(self, start, predictions)
+
+    monkeypatch.setattr(PartsFolder, "write", write_or_die)
+
+
+def test_a_file_that_was_begun_is_gone_on_with(model, make_event_file, tmp_path, monkeypatch):
+    path = make_event_file("calls.h5", num_events=100)
+    sizes = {"start_ray": no_ray, "per_worker_batch_size": 2}
+    whole = predict_files(model, [path], tmp_path / "whole.h5", **sizes)
+    with monkeypatch.context() as patch:
+        cut_off_after(3, patch)
+        with pytest.raises(CutOffError):
+            predict_files(model, [path], tmp_path / "out.h5", **sizes)
+    assert not (tmp_path / "out.h5").exists()
+    parts = tmp_path / ".out.h5.parts"
+    torn = sorted(parts.glob("*.safetensors"))[1]
+    torn.write_bytes(torn.read_bytes()[:-1])  # by a power cut
+    other = ResolvedModel(model.path, "models:/m/4", "4")
+    with pytest.raises(ConfigError, match=r"begun with another model.*--overwrite"):
+        predict_files(other, [path], tmp_path / "out.h5", **sizes)
+    summary = predict_files(model, [path], tmp_path / "out.h5", **sizes)
+    assert summary.num_resumed + summary.num_events == 100
+    assert 20 < summary.num_resumed < 50
+    assert not parts.exists()
+    with h5py.File(whole.files[0]) as expected, h5py.File(tmp_path / "out.h5") as received:
+        assert set(expected) == set(received)
+        for name in expected:
+            assert expected[name][()].tobytes() == received[name][()].tobytes()
+
+
+def test_what_was_begun_with_another_input_is_not_gone_on_with(
+    model, make_event_file, tmp_path, monkeypatch
+):
+    path = make_event_file("calls.h5", num_events=100)
+    sizes = {"start_ray": no_ray, "per_worker_batch_size": 2}
+    with monkeypatch.context() as patch:
+        cut_off_after(1, patch)
+        with pytest.raises(CutOffError):
+            predict_files(model, [path], tmp_path / "out.h5", **sizes)
+    make_event_file("calls.h5", num_events=100, seed=1)
+    with pytest.raises(ConfigError, match="begun with another input file"):
+        predict_files(model, [path], tmp_path / "out.h5", **sizes)
+    anew = predict_files(model, [path], tmp_path / "out.h5", overwrite=True, **sizes)
+    assert (anew.num_events, anew.num_resumed) == (100, 0)
+
+
+@pytest.mark.parametrize("head", [{"kind": "gaussian-full"}, {"kind": "mixture"}])
+def test_neither_batch_nor_order_nor_company_matters(make_bundle, make_event_file, tmp_path, head):
+    model = ResolvedModel(make_bundle(SETUP, head=head), "x")
+    path = make_event_file("calls.h5", num_events=60, lengths=(20, 900))
+    results = []
+    for number, size in enumerate((64, 7, 1)):
+        output = tmp_path / f"{number}.h5"
+        predict_files(model, [path], output, start_ray=no_ray, per_worker_batch_size=size)
+        results.append(output)
+    order = np.random.default_rng(0).permutation(60)[:40]
+    np.save(tmp_path / "order.npy", order)
+    chosen = tmp_path / "chosen.h5"
+    predict_files(model, [path], chosen, start_ray=no_ray, event_index=tmp_path / "order.npy")
+    with h5py.File(results[0]) as expected:
+        for name in ("predictions", "covariance", "confidence", "nll"):
+            wanted = expected[name][:]
+            for other in results[1:]:
+                with h5py.File(other) as received:
+                    np.testing.assert_allclose(received[name][:], wanted, rtol=2e-3, atol=2e-3)
+            with h5py.File(chosen) as received:
+                np.testing.assert_allclose(received[name][:], wanted[order], rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -178,10 +372,9 @@ def test_events_that_are_not_numbers_are_counted(model, make_event_file, tmp_pat
 def test_a_recording_that_does_not_fit_stops_the_job_before_it_writes(
     model, make_event_file, tmp_path, options, says
 ):
-    good = make_event_file("good.h5")
     bad = make_event_file("bad.h5", **options)
     with pytest.raises(DatasetError, match=f"bad.h5.*{says}"):
-        predict(model, [good, bad], tmp_path / "out")
+        predict(model, [bad], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -220,15 +413,14 @@ def test_locations_are_those_of_what_the_model_predicts(model, make_event_file, 
 
 def test_outputs_never_overwrite_what_is_not_theirs(tmp_path, make_event_file):
     path = make_event_file("calls.h5")
+    file = InputFile(path)
     with pytest.raises(ConfigError, match="exists and is not a file of predictions"):
-        plan_outputs([path], path, as_folder=False)
-    with pytest.raises(ConfigError, match="a file name, but 2 input files"):
-        plan_outputs([path, path.with_name("b.h5")], tmp_path / "out.h5", as_folder=True)
+        plan_outputs([file], path)
     with pytest.raises(ConfigError, match=r"would both be predicted into .*calls\.predictions\.h5"):
-        plan_outputs([path, tmp_path / "b" / "calls.h5"], tmp_path / "out", as_folder=True)
+        plan_outputs([file, InputFile(tmp_path / "b" / "calls.h5")], tmp_path / "out")
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
-        plan_outputs([path], tmp_path / "file" / "out.h5", as_folder=False)
+        plan_outputs([file], tmp_path / "file" / "out.h5")
 
 
 def test_a_wrong_recording_is_told_without_loading_torch(tmp_path):

@@ -84,7 +84,7 @@ def test_predict_writes_its_file_and_knows_it_again(ensemble, recording, tmp_pat
     assert model.path == ensemble
     output = tmp_path / "out.h5"
     first = predict_files(model, [recording], output, start_ray=no_ray)
-    assert (first.num_events, first.num_non_finite) == (6, 0)
+    assert (first.num_events, first.num_failed_events) == (6, 0)
     with h5py.File(output) as file:
         assert file.attrs["model_fingerprint"] == load_bundle(ensemble).fingerprint
         mean = predict_with_bundle(ensemble, open_events(recording)).mean_mm_NKD

@@ -203,7 +203,7 @@ def test_a_version_loads_in_a_fresh_process_without_a_word(tracker, run_id, bund
         "    said = str(error)\n"
         "print(json.dumps({'refused': refused, 'said': said,\n"
         "    'given': others[0]['predictions'].tolist(), 'ragged': others[2]['predictions'].tolist(),\n"
-        "    'example': others[1]['region_size'].shape, 'slow': 'mlflow.pytorch' in sys.modules,\n"
+        "    'example': others[1]['covariance'].shape, 'slow': 'mlflow.pytorch' in sys.modules,\n"
         "    **{name: value.tolist() for name, value in answer.items()}}))\n"
     )
     done = subprocess.run(
@@ -220,7 +220,7 @@ def test_a_version_loads_in_a_fresh_process_without_a_word(tracker, run_id, bund
     assert not answer["slow"]
     assert answer["said"].startswith("sample_rate_hz is 250000, but the model is for 125000")
     assert answer["given"] == answer["ragged"] == answer["predictions"]
-    assert answer["example"] == [2, 3]
+    assert answer["example"] == [2, 2, 2]
 
     import torch
 
