@@ -1,5 +1,6 @@
 """``gerbil-tune predict``: locations for recordings, with their uncertainty."""
 
+import enum
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,14 @@ from gerbil_tune.errors import GerbilTuneError, StoppedError
 if TYPE_CHECKING:
     from gerbil_tune.data.events import EventSet
     from gerbil_tune.inference.job import PredictionSummary
+
+
+class TableFormat(enum.StrEnum):
+    """See ``gerbil_tune.inference.tables``."""
+
+    csv = "csv"
+    parquet = "parquet"
+    npz = "npz"
 
 
 def predict(
@@ -51,6 +60,21 @@ def predict(
             " the one folder of shards, which is then predicted into one file.",
         ),
     ] = None,
+    formats: Annotated[
+        list[TableFormat] | None,
+        typer.Option(
+            "--format",
+            help="Write the same once more, beside each file: a table with a row an event, or its arrays;"
+            " repeatable.",
+        ),
+    ] = None,
+    point_predictions: Annotated[
+        bool,
+        typer.Option(
+            "--point-predictions",
+            help="Give /predictions the name /point_predictions, too, for vocalocator's readers.",
+        ),
+    ] = False,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -97,6 +121,7 @@ def predict(
                 workers=workers,
                 event_index=events,
                 overwrite=overwrite,
+                aliases=("point_predictions",) if point_predictions else (),
             )
     except KeyboardInterrupt:
         raise StoppedError(
@@ -114,7 +139,16 @@ def predict(
     )
     for path in summary.files:
         typer.echo(f"wrote {path}")
+    _write_tables([*summary.reused, *summary.files], formats or [])
     raise_on_failures(summary)
+
+
+def _write_tables(sources: list[Path], formats: "list[TableFormat]") -> None:
+    from gerbil_tune.inference.tables import write_table
+
+    for source in sources:
+        for kind in formats:
+            typer.echo(f"wrote {write_table(source, kind.value)}")
 
 
 def raise_on_failures(summary: "PredictionSummary") -> None:

@@ -79,6 +79,7 @@ def predict_files(
     per_worker_batch_size: int = 64,
     event_index: Path | None = None,
     overwrite: bool = False,
+    aliases: tuple[str, ...] = (),
 ) -> PredictionSummary:
     """Predict the events of files.
 
@@ -93,6 +94,7 @@ def predict_files(
         per_worker_batch_size: Events of a batch at most.
         event_index: Index file of the events to predict, for one input; None: all.
         overwrite: Whether parts that an earlier run left of another job are thrown away.
+        aliases: Further names of the dataset ``predictions``.
 
     Raises:
         DatasetError: If no input can be used with this model, or the index file not with the input.
@@ -116,6 +118,7 @@ def predict_files(
         [(each.file.path, each.events) for each in recordings],
         [targets[each.file] for each in recordings],
         is_choice=event_index is not None,
+        aliases=aliases,
         join=lambda sets: EventSet([file for events in sets for file in events.files]),
     )
     todo = [out for out in outputs if not out.is_up_to_date()]

@@ -78,6 +78,7 @@ class Output:
         bundle: The model.
         attributes: What the file states of model and data.
         is_choice: Whether the events were chosen.
+        aliases: Further names of the dataset ``predictions``.
     """
 
     path: Path
@@ -86,6 +87,7 @@ class Output:
     bundle: "TrainedModel"
     attributes: dict[str, str | float]
     is_choice: bool = False
+    aliases: tuple[str, ...] = ()
 
     @property
     def all_attributes(self) -> dict[str, str | float]:
@@ -111,6 +113,7 @@ class Output:
             self.attributes,
             region_levels=() if conformal is None else conformal.levels,
             extra=self._extra(),
+            aliases=self.aliases,
         )
         parts.remove()
 
@@ -151,6 +154,7 @@ def make_outputs(
     targets: Sequence[Path],
     *,
     is_choice: bool,
+    aliases: tuple[str, ...],
     join: Callable[[Sequence[EventSet]], EventSet],
 ) -> list[Output]:
     """Put inputs and targets together; inputs with one target go into it one after the other.
@@ -161,6 +165,7 @@ def make_outputs(
         inputs: Path and events of each input.
         targets: Of each input, from ``plan_outputs``.
         is_choice: Whether the events were chosen.
+        aliases: Further names of the dataset ``predictions``.
         join: Makes one set of several.
     """
     by_target: dict[Path, list[tuple[Path, EventSet]]] = {}
@@ -172,7 +177,9 @@ def make_outputs(
         events = sets[0] if len(sets) == 1 else join(sets)
         sources = tuple(path for path, _ in members)
         attributes = _attributes(model, bundle, events, is_choice)
-        outputs.append(Output(target, sources, events, bundle, attributes, is_choice))
+        if aliases:
+            attributes["aliases"] = ",".join(aliases)
+        outputs.append(Output(target, sources, events, bundle, attributes, is_choice, aliases))
     return outputs
 
 

@@ -52,6 +52,7 @@ def write_predictions(
     *,
     region_levels: tuple[float, ...] = (),
     extra: Columns | None = None,
+    aliases: tuple[str, ...] = (),
 ) -> None:
     """Write one file, under a temporary name in the same folder until it is whole.
 
@@ -63,6 +64,7 @@ def write_predictions(
         attributes: Of the file's root; see ``file_attributes``.
         region_levels: Coverage that each conformal region promises.
         extra: Further datasets, whole.
+        aliases: Further names of the dataset ``predictions``.
 
     Raises:
         LaunchError: If the file cannot be written.
@@ -76,6 +78,8 @@ def write_predictions(
             for name, values in (extra or {}).items():
                 file[name] = values
             _fill(file, parts, num_events, setup, region_levels)
+            for alias in aliases:
+                file[alias] = file["predictions"]  # a link, not a copy
         temporary.replace(path)
     except OSError as error:
         raise LaunchError(

@@ -82,7 +82,10 @@ gerbil-tune predict
     --cache-dir DIR
     --data PATH* +
     --events INDEX.npy
+    --format +
     --model REF*
+    --overwrite flag
+    --point-predictions flag
     --workers N
     -o --output OUT*
 gerbil-tune promote

@@ -75,6 +75,15 @@ def test_one_file_goes_to_the_file_that_is_named(model, make_event_file, tmp_pat
     }
 
 
+def test_vocalocators_readers_find_their_dataset(model, make_event_file, tmp_path):
+    path = make_event_file("calls.h5")
+    options = {"start_ray": no_ray, "aliases": ("point_predictions",)}
+    predict(model, [path], tmp_path / "out.h5")
+    assert predict_files(model, [path], tmp_path / "out.h5", **options).num_events == 12
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["point_predictions"] == file["predictions"]
+
+
 def test_only_chosen_events_are_predicted(model, make_event_file, tmp_path):
     path = make_event_file("calls.h5", num_events=20)
     np.save(tmp_path / "chosen.npy", np.array([17, 3, 4]))
