@@ -15,18 +15,19 @@ TIMEOUT_S = 120.0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGUSR1, "1"), (signal.SIGINT, "0")])
 def test_it_keeps_whole_files_and_the_same_command_goes_on(
     make_bundle: Callable[..., Path],
     make_event_file: Callable[..., Path],
     tmp_path: Path,
     number: signal.Signals,
+    workers: str,
 ) -> None:
     files = [make_event_file("a.h5", num_events=20), make_event_file("b.h5", num_events=6_000)]
     data = [word for file in files for word in ("--data", str(file))]
     command = [sys.executable, "-m", "gerbil_tune", "predict", "--model", str(make_bundle())]
-    command += [*data, "-o", "out", "--workers", "1"]
-    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    command += [*data, "-o", "out", "--workers"]
+    running = subprocess.Popen([*command, workers], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     out = tmp_path / "out"
     deadline = time.monotonic() + TIMEOUT_S
     while not (out / "a.predictions.h5").exists() and time.monotonic() < deadline:
@@ -38,7 +39,9 @@ def test_it_keeps_whole_files_and_the_same_command_goes_on(
     left = sorted(path.name for path in out.iterdir())
     assert left[-1] == "a.predictions.h5"
     assert set(left) <= {".b.predictions.h5.parts", "a.predictions.h5"}
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    again = subprocess.run(
+        [*command, "0"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert f"kept {out / 'a.predictions.h5'}: " in again.stdout
     assert read_attributes(out / "b.predictions.h5")
     assert sorted(path.name for path in out.iterdir()) == ["a.predictions.h5", "b.predictions.h5"]

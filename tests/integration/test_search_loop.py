@@ -66,11 +66,13 @@ def test_search_leaves_what_the_design_promises(searched: tuple[Path, str]) -> N
     present = {path.name for path in bundle.iterdir()}
     assert present == {
         *("config.json", "metrics.json", "calibration.json", "provenance.json"),
+        "test_events.npy",
         *(f"{which}_weights.safetensors" for which in ("init", "best", "final")),
     }
     provenance = json.loads((bundle / "provenance.json").read_text())
     assert provenance["study"] == "tiny"
     assert provenance["workers"] == 2
+    assert provenance["validation_intervals"]["val_error_median_mm"][1] > 0
     assert "SRP-PHAT" in printed
     assert "models:/gerbil-locator@champion" in printed
 
