@@ -23,7 +23,10 @@ def test_it_keeps_whole_files_and_the_same_command_goes_on(
     number: signal.Signals,
     workers: str,
 ) -> None:
-    files = [make_event_file("a.h5", num_events=20), make_event_file("b.h5", num_events=6_000)]
+    files = [
+        make_event_file("a.h5", num_events=20),
+        make_event_file("b.h5", num_events=15_000, dtype="int16"),
+    ]
     data = [word for file in files for word in ("--data", str(file))]
     command = [sys.executable, "-m", "gerbil_tune", "predict", "--model", str(make_bundle())]
     command += [*data, "-o", "out", "--workers"]
