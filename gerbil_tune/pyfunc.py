@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
@@ -51,18 +52,23 @@ class GerbilLocator(PythonModel):
             ``gerbil_tune/inference/writer.py``).
 
         Raises:
-            DatasetError: If the microphones, the sample rate or the lengths do not fit the model.
+            MlflowException: If the microphones, the sample rate or the lengths do not fit the model.
         """
+        from gerbil_tune.errors import DatasetError
         from gerbil_tune.inference.arrays import predict_arrays
         from gerbil_tune.inference.writer import columns
 
         params = params or {}
-        found = predict_arrays(
-            self._bundle,
-            model_input,
-            lengths_B=params.get("lengths"),
-            sample_rate_hz=params.get("sample_rate_hz"),
-        )
+        try:
+            found = predict_arrays(
+                self._bundle,
+                model_input,
+                lengths_B=params.get("lengths"),
+                sample_rate_hz=params.get("sample_rate_hz"),
+            )
+        except DatasetError as error:
+            # Of other errors MLflow's server tells nothing but a traceback.
+            raise MlflowException.invalid_parameter_value(str(error)) from None
         return columns(found, with_regions=self._bundle.calibration.conformal is not None)
 
 

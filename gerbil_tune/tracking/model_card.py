@@ -117,7 +117,8 @@ def _metrics(facts: CardFacts) -> str:
 
 
 def _calibration(facts: CardFacts) -> str:
-    said = f"Stated densities are widened by a temperature of {facts.temperature:.3g}."
+    way = "widened" if facts.temperature > 1 else "narrowed"
+    said = f"Stated densities are {way} by a temperature of {facts.temperature:.3g}."
     if not facts.conformal_levels:
         return f"{said} There are no conformal regions."
     levels = ", ".join(f"{level:.0%}" for level in facts.conformal_levels)
@@ -137,8 +138,7 @@ def _use(facts: CardFacts) -> str:
         "```python\n"
         "import mlflow\n\n"
         f'model = mlflow.pyfunc.load_model("models:/{facts.name}@champion")\n'
-        f"# audio: (events, samples, {setup.num_microphones}) float32, full scale 1, shorter events padded "
-        "with zeros\n"
+        f"# audio: (events, samples, {setup.num_microphones}) float32, full scale 1, padded with zeros\n"
         f'answer = model.predict(audio, params={{"sample_rate_hz": {setup.sample_rate_hz:g}}})\n'
         'answer["predictions"], answer["covariance"]  # mm and mm²\n'
         "```"

@@ -39,7 +39,7 @@ FACTS = CardFacts(
         "| trial | 0 |",
         "| median error | 24.0 mm | 20.3 mm to 28.0 mm |",
         "| coverage of the 95 % regions | 92.2% |  |",
-        "a temperature of 1.25. Conformal regions hold the location with a probability of 50%, 90%, 95%",
+        "widened by a temperature of 1.25. Conformal regions hold the location with a probability of 50%, 90%, 95%",
         "## Limits",
         "gerbil-tune predict --model models:/gerbil-locator@champion",
         '"sample_rate_hz": 125000',
