@@ -88,7 +88,7 @@ def test_trial_process_killed(site: Path, undisturbed: FinalState) -> None:
 @pytest.mark.parametrize(
     ("name", "number", "whole_group"),
     [
-        ("sigterm", signal.SIGTERM, False),
+        pytest.param("sigterm", signal.SIGTERM, False, marks=pytest.mark.exhaustive),
         pytest.param("sigusr1", signal.SIGUSR1, False, marks=pytest.mark.exhaustive),
         pytest.param("ctrl-c", signal.SIGINT, True, marks=pytest.mark.exhaustive),
     ],
