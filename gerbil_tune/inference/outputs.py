@@ -1,5 +1,6 @@
 """The files of a prediction job: where they go, what is there already, and what is still to do."""
 
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 
 import gerbil_tune
 from gerbil_tune.data.events import FILE_SUFFIXES, EventSet
-from gerbil_tune.errors import ConfigError
+from gerbil_tune.errors import ConfigError, LaunchError
 from gerbil_tune.inference.inputs import SUFFIX, InputFile
 from gerbil_tune.inference.locations import matching_locations
 from gerbil_tune.inference.writer import (
@@ -26,6 +27,9 @@ from gerbil_tune.tracking.model_registry import ResolvedModel
 if TYPE_CHECKING:
     from gerbil_tune.inference.parts import PartsFolder
     from gerbil_tune.models.bundle import TrainedModel
+
+_HDF5_BYTES = 1 << 16
+"""What a file of predictions takes beside the numbers, and some more."""
 
 
 def goes_into_one(files: Sequence[InputFile], output: Path) -> bool:
@@ -102,9 +106,11 @@ class Output:
         """Write the file from its parts, and remove these.
 
         Raises:
-            LaunchError: If it cannot be written.
+            LaunchError: If it cannot be written; the parts are kept.
         """
-        conformal = self.bundle.calibration.conformal
+        conformal, extra = self.bundle.calibration.conformal, self._extra()
+        num_bytes = parts.num_bytes + sum(values.nbytes for values in extra.values())
+        check_room(self.path.parent, num_bytes + _HDF5_BYTES)
         write_predictions(
             self.path,
             parts.read(),
@@ -112,7 +118,7 @@ class Output:
             self.bundle.setup,
             self.attributes,
             region_levels=() if conformal is None else conformal.levels,
-            extra=self._extra(),
+            extra=extra,
             aliases=self.aliases,
         )
         parts.remove()
@@ -209,3 +215,19 @@ def check_folder(folder: Path) -> None:
         raise ConfigError(
             f"output folder {folder} cannot be written ({error.strerror}); choose another one"
         ) from None
+
+
+def check_room(folder: Path, num_bytes: int) -> None:
+    """Raise where a disk has no room for a file: HDF5 crashes where it runs out of it.
+
+    Raises:
+        LaunchError: With how much is free and how much is needed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise LaunchError(
+            f"No space left on device: predictions of {num_bytes / 1e6:.1f} MB are to be written into "
+            f"{folder}, where {free / 1e6:.1f} MB are free; what is done is kept, and the same command goes "
+            "on once there is room"
+        )

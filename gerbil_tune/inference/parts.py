@@ -115,6 +115,11 @@ class PartsFolder:
             else:
                 path.unlink()
 
+    @property
+    def num_bytes(self) -> int:
+        """What the parts take on the disk."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+
     def remove(self) -> None:
         """Throw everything away."""
         shutil.rmtree(self.folder, ignore_errors=True)

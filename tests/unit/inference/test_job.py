@@ -1,6 +1,7 @@
 """Whole jobs in one process, and all that can be wrong before they start."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,13 @@ import pytest
 from gerbil_tune.config.schema import DataConfig
 from gerbil_tune.data.events import open_events
 from gerbil_tune.data.files.shard_set import write_shards
-from gerbil_tune.errors import ConfigError, DatasetError, GerbilTuneError, ModelNotFoundError
+from gerbil_tune.errors import (
+    ConfigError,
+    DatasetError,
+    GerbilTuneError,
+    LaunchError,
+    ModelNotFoundError,
+)
 from gerbil_tune.geometry import RecordingSetup
 from gerbil_tune.inference.flags import FAILED, Flag
 from gerbil_tune.inference.inputs import InputFile
@@ -329,6 +336,20 @@ def test_a_file_that_was_begun_is_gone_on_with(model, make_event_file, tmp_path,
         assert set(expected) == set(received)
         for name in expected:
             assert expected[name][()].tobytes() == received[name][()].tobytes()
+
+
+def test_a_disk_without_room_for_the_file_is_told_and_the_parts_are_kept(
+    model, make_event_file, tmp_path, monkeypatch
+):
+    path = make_event_file("calls.h5", num_events=100)
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=70_000))
+        with pytest.raises(LaunchError, match=r"No space left on device.*0\.1 MB are free"):
+            predict(model, [path], tmp_path / "out.h5")
+    summary = predict(model, [path], tmp_path / "out.h5")
+    assert (summary.num_events, summary.num_resumed) == (0, 100)
+    assert summary.files == (tmp_path / "out.h5",)
 
 
 def test_what_was_begun_with_another_input_is_not_gone_on_with(
