@@ -163,9 +163,13 @@ def raise_on_failures(summary: "PredictionSummary") -> None:
         typer.echo(f"not predicted: {problem.reason}", err=True)
     parts = []
     if summary.problems:
-        parts.append(f"{len(summary.problems)} input files")
+        parts.append(_counted(len(summary.problems), "input file"))
     if summary.num_failed_events:
-        parts.append(f"{summary.num_failed_events:,} events (NaN, see /flags)")
+        parts.append(f"{_counted(summary.num_failed_events, 'event')} (NaN, see /flags)")
     raise GerbilTuneError(
         f"{' and '.join(parts)} could not be predicted; {summary.failed_file} says why of each"
     )
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
