@@ -167,6 +167,9 @@ def zones_of(locations_mm_NKD: Tensor, arena_mm: Sequence[float]) -> Tensor:
     """
     widths_2 = locations_mm_NKD.new_tensor(arena_mm[:2])
     cells_NK2 = ((locations_mm_NKD[..., :2] / widths_2 + 0.5) * ZONES_PER_AXIS).floor()
+    cells_NK2 = (
+        cells_NK2.nan_to_num()
+    )  # a prediction that is no number is in no zone, but needs one
     column_NK, row_NK = cells_NK2.clamp(0, ZONES_PER_AXIS - 1).long().unbind(-1)
     return row_NK * ZONES_PER_AXIS + column_NK
 

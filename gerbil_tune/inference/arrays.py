@@ -16,7 +16,7 @@ from gerbil_tune.data.files.statistics import event_statistics
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.evaluation.predictions import EventPredictions, describe
 from gerbil_tune.geometry import RecordingSetup
-from gerbil_tune.inference.flags import flagged, flags_of_audio, without_failed
+from gerbil_tune.inference.flags import flagged, flags_of_audio
 from gerbil_tune.models.bundle import TrainedModel
 
 FloatArray = npt.NDArray[np.float32]
@@ -114,7 +114,7 @@ def _predict(bundle: TrainedModel, events: Sequence[FloatArray]) -> EventPredict
     full_lengths_B = np.array([len(event) for event in events])
     flags_B = flags_of_audio(audio, lengths, full_lengths_B)
     density = bundle.predict_batch(
-        without_failed(audio, flags_B),
+        audio,
         lengths,
         torch.from_numpy(statistics_B2C[:, 0]),
         torch.from_numpy(statistics_B2C[:, 1]),

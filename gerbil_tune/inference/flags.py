@@ -82,9 +82,3 @@ def flagged(predictions: EventPredictions, setup: RecordingSetup) -> EventPredic
     if predictions.in_region_NKR is not None:
         kept["in_region_NKR"] = predictions.in_region_NKR & ~failed_N[:, None, None]
     return replace(predictions, **kept, flags_N=flags_N)
-
-
-def without_failed(audio_BTC: Tensor, flags_B: npt.NDArray[np.uint8]) -> Tensor:
-    """The audio with silence in place of what is not finite: that would spoil draws of the whole batch."""
-    bad_B = torch.from_numpy((flags_B & np.uint8(Flag.NOT_FINITE)) != 0)
-    return audio_BTC.masked_fill(bad_B[:, None, None], 0) if bad_B.any() else audio_BTC

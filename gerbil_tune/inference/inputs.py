@@ -70,10 +70,16 @@ def find_inputs(asked: Sequence[Path], event_index: Path | None) -> list[InputFi
         event_index: Index file of events, for which one file, or one folder of shards, is one input.
 
     Raises:
-        DatasetError: If something does not exist or holds no file.
+        DatasetError: If something does not exist, holds no file, or is given twice.
         ConfigError: If events are chosen of several files.
     """
     files = [file for path in asked for file in _expanded(path)]
+    seen: set[Path] = set()
+    for file in files:
+        place = file.path.resolve()
+        if place in seen:
+            raise DatasetError(f"{file.path}: is given twice; its events would be predicted twice")
+        seen.add(place)
     if event_index is None or len(files) == 1:
         return files
     folder = asked[0].expanduser().absolute()

@@ -119,7 +119,6 @@ def predict_files(
         [targets[each.file] for each in recordings],
         is_choice=event_index is not None,
         aliases=aliases,
-        join=lambda sets: EventSet([file for events in sets for file in events.files]),
     )
     todo = [out for out in outputs if not out.is_up_to_date()]
     run = _Run(bundle, todo, per_worker_batch_size, overwrite=overwrite)
@@ -135,7 +134,6 @@ def predict_files(
     failed = [
         event for out in outputs if out.path not in run.given_up for event in out.failed_events()
     ]
-    into_one = goes_into_one(files, output)
     return PredictionSummary(
         num_events=run.num_done,
         num_resumed=run.num_resumed,
@@ -144,7 +142,7 @@ def predict_files(
         reused=tuple(out.path for out in outputs if out not in todo),
         problems=tuple(problems),
         num_failed_events=len(failed),
-        failed_file=_list_failed(output.expanduser().absolute(), into_one, problems, failed),
+        failed_file=_list_failed(output.expanduser().absolute(), problems, failed),
         notes=tuple(notes),
     )
 
@@ -247,12 +245,15 @@ class _Run:
 
 def _list_failed(
     output: Path,
-    into_one: bool,
     problems: Sequence[Problem],
     failed: Sequence[tuple[str, int, int]],
 ) -> Path | None:
     """List what was not predicted beside the predictions; a list of an earlier run is replaced or removed."""
-    path = output.with_name(f"{output.stem}.{FAILED_FILE}") if into_one else output / FAILED_FILE
+    path = (
+        output.with_name(f"{output.stem}.{FAILED_FILE}")
+        if goes_into_one(output)
+        else output / FAILED_FILE
+    )
     if not problems and not failed:
         path.unlink(missing_ok=True)
         return None

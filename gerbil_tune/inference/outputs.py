@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ _HDF5_BYTES = 1 << 16
 """What a file of predictions takes beside the numbers, and some more."""
 
 
-def goes_into_one(files: Sequence[InputFile], output: Path) -> bool:
+def goes_into_one(output: Path) -> bool:
     """Whether the predictions of all inputs go into the file that is named."""
     return output.suffix in FILE_SUFFIXES and not output.expanduser().is_dir()
 
@@ -48,7 +48,7 @@ def plan_outputs(files: Sequence[InputFile], output: Path) -> list[Path]:
         ConfigError: If two inputs would go to one file of a folder, a file would be overwritten that is not
             one of predictions, or the folder cannot be written.
     """
-    into_one = goes_into_one(files, output)
+    into_one = goes_into_one(output)
     output = output.expanduser().absolute()
     targets = (
         [output] * len(files)
@@ -161,7 +161,6 @@ def make_outputs(
     *,
     is_choice: bool,
     aliases: tuple[str, ...],
-    join: Callable[[Sequence[EventSet]], EventSet],
 ) -> list[Output]:
     """Put inputs and targets together; inputs with one target go into it one after the other.
 
@@ -172,15 +171,15 @@ def make_outputs(
         targets: Of each input, from ``plan_outputs``.
         is_choice: Whether the events were chosen.
         aliases: Further names of the dataset ``predictions``.
-        join: Makes one set of several.
     """
     by_target: dict[Path, list[tuple[Path, EventSet]]] = {}
     for each, target in zip(inputs, targets, strict=True):
         by_target.setdefault(target, []).append(each)
     outputs = []
     for target, members in by_target.items():
-        sets = [events for _, events in members]
-        events = sets[0] if len(sets) == 1 else join(sets)
+        events = members[0][1]
+        if len(members) > 1:
+            events = EventSet([file for _, each in members for file in each.files])
         sources = tuple(path for path, _ in members)
         attributes = _attributes(model, bundle, events, is_choice)
         if aliases:

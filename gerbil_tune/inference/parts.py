@@ -35,7 +35,6 @@ class PartsFolder:
 
     Raises:
         ConfigError: If there are parts of another job.
-        LaunchError: If the folder cannot be written.
     """
 
     def __init__(

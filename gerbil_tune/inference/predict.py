@@ -15,7 +15,7 @@ from gerbil_tune.data.batches import EvaluationBatches, prefetch
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.evaluation.predictions import EventPredictions, describe
-from gerbil_tune.inference.flags import flagged, flags_of_audio, without_failed
+from gerbil_tune.inference.flags import flagged, flags_of_audio
 from gerbil_tune.inference.locations import matching_locations
 from gerbil_tune.models.bundle import TrainedModel, load_bundle
 
@@ -101,8 +101,7 @@ def run_task(
     for batch in prefetch(iter(batches)):
         rows = batch.indices_B.numpy()
         flags_B = flags_of_audio(batch.audio_BTC, batch.lengths_B, events.lengths[rows])
-        audio_BTC = without_failed(batch.audio_BTC, flags_B)
-        density = bundle.predict_batch(audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC)
+        density = bundle.predict_batch(batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC)
         truth = None if locations_NKD is None else locations_NKD[rows]
         found = describe(density, bundle.calibration, setup, truth, events.rows[rows])
         parts.append(replace(found, flags_N=flags_B))

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float32]
 Columns = dict[str, npt.NDArray[Any]]
 CONTENT = "gerbil_tune predictions"
+FORMAT = 2
 
 
 def write_predictions(
@@ -180,6 +181,7 @@ def file_attributes(
     """Attributes of a file of predictions: the given ones and those that hold for all."""
     return {
         "content": CONTENT,
+        "format": FORMAT,
         "units": UNITS,
         "origin": ORIGIN,
         "keypoints": ",".join(setup.keypoints),

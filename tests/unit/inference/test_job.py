@@ -30,6 +30,7 @@ from gerbil_tune.inference.outputs import plan_outputs
 from gerbil_tune.inference.parts import PartsFolder
 from gerbil_tune.inference.predict import predict_events
 from gerbil_tune.models.bundle import load_bundle
+from gerbil_tune.models.calibrated import NUM_ZONES, Calibration, ConformalThresholds
 from gerbil_tune.tracking.model_registry import ResolvedModel
 
 SETUP = RecordingSetup(4, 125_000.0, (572.0, 356.0))
@@ -70,6 +71,7 @@ def test_one_file_goes_to_the_file_that_is_named(model, make_event_file, tmp_pat
         attributes = dict(file.attrs)
     assert attributes == {
         "content": "gerbil_tune predictions",
+        "format": 2,
         "units": "mm",
         "origin": "arena centre, floor",
         "keypoints": "nose",
@@ -214,6 +216,31 @@ def test_events_without_a_sound_have_no_prediction_and_say_why(model, make_event
     good = make_event_file("calls.h5", num_events=4)
     assert predict(model, [good], tmp_path / "out.h5").failed_file is None
     assert not summary.failed_file.exists()
+
+
+@pytest.mark.parametrize("kind", ["gaussian-full", "mixture", "grid"])
+def test_an_event_that_is_no_number_leaves_the_others_alone(
+    make_bundle, make_event_file, tmp_path, kind
+):
+    levels = (0.5, 0.9, 0.95)
+    thresholds = ConformalThresholds(levels, ((1.0, 4.0, 6.0),), ((None,),) * NUM_ZONES, 100)
+    bundle = make_bundle(SETUP, head={"kind": kind})
+    calibration = Calibration(1.0, thresholds).to_json()
+    (bundle / "calibration.json").write_text(json.dumps(calibration))
+    audio = np.random.default_rng(0).standard_normal((1200, 4))
+    good = make_event_file("good.h5", lengths=[300] * 4, audio=audio)
+    audio[700, 1] = np.nan
+    bad = make_event_file("bad.h5", lengths=[300] * 4, audio=audio)
+    model = ResolvedModel(bundle, "x")
+    predict(model, [good, bad], tmp_path / "out")
+    with (
+        h5py.File(tmp_path / "out/good.predictions.h5") as expected,
+        h5py.File(tmp_path / "out/bad.predictions.h5") as received,
+    ):
+        for name in ("predictions", "covariance", "region_area_mm2", "confidence", "nll"):
+            assert np.isnan(received[name][2]).all()
+            rest = [0, 1, 3]
+            np.testing.assert_allclose(received[name][rest], expected[name][rest], rtol=1e-4)
 
 
 def test_long_calls_and_places_outside_are_flagged(make_bundle, make_event_file, tmp_path):
