@@ -31,7 +31,7 @@ def held_out_events(bundle: Path, other: Path, *, warn: Callable[[str], None]) -
     from gerbil_tune.models.bundle_files import PROVENANCE_FILE, TEST_EVENTS_FILE, read_json
     from gerbil_tune.models.ensemble import is_ensemble, member_folders
 
-    provenance, before = (read_json(folder / PROVENANCE_FILE) for folder in (bundle, other))
+    provenance = read_json(bundle / PROVENANCE_FILE)
     first = member_folders(bundle)[0] if is_ensemble(bundle) else bundle
     files, rows_file = provenance.get("test_files"), first / TEST_EVENTS_FILE
     if not files or not rows_file.is_file():
@@ -50,10 +50,18 @@ def held_out_events(bundle: Path, other: Path, *, warn: Callable[[str], None]) -
             f"the test events of {bundle} are no longer what they were in its training: {files[0]} has "
             f"changed; {_GIVE_DATA}"
         )
-    same = ("data_fingerprint", "test_fingerprint")
-    if not any(provenance[name] == before.get(name) for name in same):
+    if may_have_seen(bundle, other):
         warn(
             f"{other.name or other} was trained on other data, of which some of these events may be a part; "
             f"if so, {_GIVE_DATA} that neither model has seen"
         )
     return events
+
+
+def may_have_seen(bundle: Path, other: Path) -> bool:
+    """Whether a model may have been trained on the test events of another model's training."""
+    from gerbil_tune.models.bundle_files import PROVENANCE_FILE, read_json
+
+    here, there = (read_json(folder / PROVENANCE_FILE) for folder in (bundle, other))
+    same = ("data_fingerprint", "test_fingerprint")
+    return not any(here.get(name) == there.get(name) for name in same)

@@ -92,8 +92,8 @@ def predict(
     /nll and /in_region compare. With --events there is a row for each of them, and /event_index says which.
 
     Stopped or killed, the same command goes on where it was (exit code 75 after Ctrl-C, SIGTERM or SIGUSR1).
-    Files and events that cannot be predicted do not stop the others: failed.json lists them, and the exit
-    code is 1.
+    Files and events that cannot be predicted do not stop the others: a list named *.failed.json says why,
+    and the exit code is 1.
     """
     from gerbil_tune.inference.job import predict_files
     from gerbil_tune.search.stop_request import signals_interrupt

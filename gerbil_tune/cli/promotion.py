@@ -151,8 +151,15 @@ def may_take_over(
     Returns:
         Why it may not, in a few words; None where it may.
     """
+    from gerbil_tune.cli.held_out import may_have_seen
+
     if events is None or events.is_impulse_response:
         return "the study has no test events to compare it on"
+    if may_have_seen(candidate, champion):
+        typer.echo(
+            f"warning: {names[1]} was trained on other data, of which some test events may be a part",
+            err=True,
+        )
     try:
         verdict = compare(candidate, champion, events, names=names)
     except DatasetError as error:

@@ -69,20 +69,17 @@ def register_bundle_folder(
 
     loaded = load_bundle(bundle)
     model = name or loaded.name
-    provenance, setup, conformal = (
-        loaded.provenance,
-        loaded.setup,
-        loaded.calibration.conformal,
-    )
+    provenance, setup = loaded.provenance, loaded.setup
+    conformal = loaded.calibration.conformal
     card = CardFacts(
-        model,
-        loaded.kind,
-        loaded.num_parameters,
-        setup,
-        loaded.metrics,
-        loaded.calibration.temperature,
-        () if conformal is None else conformal.levels,
-        provenance,
+        name=model,
+        architecture=loaded.kind,
+        num_parameters=loaded.num_parameters,
+        setup=setup,
+        metrics=loaded.metrics,
+        temperature=loaded.calibration.temperature,
+        conformal_levels=() if conformal is None else conformal.levels,
+        provenance=provenance,
     )
     noted = {name: str(provenance[name]) for name in ("study", "commit") if provenance.get(name)}
     version = model_registry.register_bundle(

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gerbil_tune.data.events import EventSet
-from gerbil_tune.errors import DatasetError
+from gerbil_tune.errors import DatasetError, LaunchError
 from gerbil_tune.inference.inputs import (
     Problem,
     check_recordings,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 IN_PROCESS_BELOW = 20_000
 """Events below which starting a pool takes longer than it saves."""
-FAILED_FILE = "failed.json"
+FAILED_FILE = "predictions.failed.json"
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,9 @@ def predict_files(
         reused=tuple(out.path for out in outputs if out not in todo),
         problems=tuple(problems),
         num_failed_events=len(failed),
-        failed_file=_list_failed(output.expanduser().absolute(), problems, failed),
+        failed_file=_list_failed(
+            output.expanduser().absolute(), [file.path for file in files], problems, failed
+        ),
         notes=tuple(notes),
     )
 
@@ -245,32 +247,53 @@ class _Run:
 
 def _list_failed(
     output: Path,
+    inputs: Sequence[Path],
     problems: Sequence[Problem],
     failed: Sequence[tuple[str, int, int]],
 ) -> Path | None:
-    """List what was not predicted beside the predictions; a list of an earlier run is replaced or removed."""
-    path = (
-        output.with_name(f"{output.stem}.{FAILED_FILE}")
-        if goes_into_one(output)
-        else output / FAILED_FILE
-    )
-    if not problems and not failed:
-        path.unlink(missing_ok=True)
-        return None
+    """List beside the predictions what was not predicted.
+
+    What an earlier run listed of the same inputs is replaced; of others, which may go into the same folder,
+    it stays.
+
+    Raises:
+        LaunchError: If the list cannot be written.
+    """
     from gerbil_tune.inference.flags import MEANINGS
 
-    content = {
-        "files": [{"file": str(each.path), "reason": each.reason} for each in problems],
-        "events": [
-            {"file": file, "event": event, "reason": _reasons(flags, MEANINGS)}
-            for file, event, flags in failed
-        ],
-    }
+    path = output.with_suffix(".failed.json") if goes_into_one(output) else output / FAILED_FILE
+    here = {str(place) for place in inputs}
+    files, events = (
+        [entry for entry in entries if entry["file"] not in here] for entries in _read_failed(path)
+    )
+    files += [{"file": str(each.path), "reason": each.reason} for each in problems]
+    events += [
+        {"file": file, "event": event, "reason": _reasons(flags, MEANINGS)}
+        for file, event, flags in failed
+    ]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
-    return path
+    try:
+        if files or events:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps({"files": files, "events": events}, indent=2) + "\n")
+            temporary.replace(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise LaunchError(
+            f"{path}: the list of what was not predicted cannot be written ({error.strerror}); the "
+            "predictions are written"
+        ) from None
+    return path if problems or failed else None
+
+
+def _read_failed(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Files and events that an earlier run listed; none where there is no such list."""
+    try:
+        content = json.loads(path.read_text())
+        return list(content["files"]), list(content["events"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return [], []
 
 
 def _reasons(flags: int, meanings: "Mapping[Flag, str]") -> str:

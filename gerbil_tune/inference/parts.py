@@ -100,14 +100,22 @@ class PartsFolder:
     def read(self) -> Iterator[tuple[int, EventPredictions]]:
         """Yield the first event of each part and its predictions, in order.
 
-        A part that cannot be read, after a power cut, is removed and missing.
+        A part that is torn, by a power cut, is removed and missing.
+
+        Raises:
+            LaunchError: If the disk does not let it be read.
         """
         for start, stop in self.spans():
             path = self._path(start, stop)
             try:
                 found = EventPredictions(**load_file(path))
-            except (OSError, SafetensorError, TypeError):
-                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise LaunchError(
+                    f"{path}: what an earlier run predicted cannot be read ({_reason(error)}); the same "
+                    "command goes on once it can"
+                ) from None
+            except (SafetensorError, TypeError):
+                path.unlink()
                 continue
             if len(found) == stop - start:
                 yield start, found

@@ -281,9 +281,15 @@ def test_the_bad_ones_of_many_files_are_named_and_the_others_predicted(
     }.items():
         assert says in reasons.pop(name)
     assert not reasons
-    assert summary.failed_file == tmp_path / "out" / "failed.json"
+    assert summary.failed_file == tmp_path / "out" / "predictions.failed.json"
     listed = json.loads(summary.failed_file.read_text())
     assert len(listed["files"]) == 5
+    # Another job into the same folder leaves that list alone, and a mended file leaves it.
+    predict(model, [make_event_file("other.h5", num_events=2)], tmp_path / "out")
+    assert json.loads(summary.failed_file.read_text()) == listed
+    make_event_file("season/three.h5")
+    predict(model, [season / "three.h5"], tmp_path / "out")
+    assert len(json.loads(summary.failed_file.read_text())["files"]) == 4
 
 
 def test_patterns_and_lists_name_files(model, make_event_file, tmp_path):
