@@ -68,8 +68,7 @@ def write_predictions(
         aliases: Further names of the dataset ``predictions``.
 
     Raises:
-        LaunchError: If the file cannot be written.
-        RuntimeError: If events are missing.
+        LaunchError: If the file cannot be written, or events are missing.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -109,7 +108,10 @@ def _fill(
         written[start:stop] = True
     if not written.all():
         missing = int(np.count_nonzero(~written))
-        raise RuntimeError(f"{file.filename}: {missing} of {num_events} events not written")
+        raise LaunchError(
+            f"{missing} of {num_events} events not written: does another process predict into the same "
+            "file? The same command goes on"
+        )
     for name, facts in _dataset_attributes(setup, region_levels).items():
         if name in file:
             file[name].attrs.update(facts)

@@ -97,7 +97,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 def test_a_file_with_missing_events_is_never_finished(tmp_path):
-    with pytest.raises(RuntimeError, match="1 of 6 events not written"):
+    with pytest.raises(LaunchError, match="1 of 6 events not written"):
         write_predictions(tmp_path / "out.h5", [(0, make_predictions(FLAT))], 6, FLAT, ATTRIBUTES)
     assert not list(tmp_path.iterdir())
 
