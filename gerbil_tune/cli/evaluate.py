@@ -51,14 +51,11 @@ def evaluate(
     the file (attribute microphones_mm); without them it is left out. Several models are compared in pairs,
     with bootstrap intervals that resample the groups of events where the file knows them.
     """
-    from gerbil_tune.data.events import open_events
-    from gerbil_tune.data.files.index_files import read_indices
+    from gerbil_tune.data.events import open_chosen
     from gerbil_tune.tracking.model_registry import resolve_model
     from gerbil_tune.tracking.store import default_tracking_uri
 
-    chosen = open_events(data)
-    if events is not None:
-        chosen = chosen.subset(read_indices(events, len(chosen)))
+    chosen = open_chosen(data, events)
     if output is not None:
         _check_output(output)
     uri = default_tracking_uri(Path.cwd())

@@ -162,14 +162,11 @@ def _open_labelled(
         return None
     import torch
 
-    from gerbil_tune.data.events import open_events
-    from gerbil_tune.data.files.index_files import read_indices
+    from gerbil_tune.data.events import open_chosen
     from gerbil_tune.inference.inputs import check_recording
     from gerbil_tune.inference.locations import matching_locations
 
-    events = open_events(paths)
-    if index is not None:
-        events = events.subset(read_indices(index, len(events)))
+    events = open_chosen(paths, index)
     for note in check_recording(events, setup):
         typer.echo(f"warning: {note}", err=True)
     truth = matching_locations(events, setup)

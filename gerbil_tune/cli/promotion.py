@@ -84,15 +84,12 @@ def _refuse_if_worse(
     chosen: Path | None,
 ) -> None:
     from gerbil_tune.cli.held_out import held_out_events
-    from gerbil_tune.data.events import open_events
-    from gerbil_tune.data.files.index_files import read_indices
+    from gerbil_tune.data.events import open_chosen
     from gerbil_tune.tracking.model_registry import resolve_model
 
     new, old = (resolve_model(f"models:/{model}/{v}", uri).path for v in (version, champion))
     if data:
-        events = open_events(data)
-        if chosen is not None:
-            events = events.subset(read_indices(chosen, len(events)))
+        events = open_chosen(data, chosen)
     elif chosen is not None:
         raise ConfigError(
             f"--events {chosen} chooses events of --data, which is missing; give both"

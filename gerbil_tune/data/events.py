@@ -14,6 +14,7 @@ import numpy.typing as npt
 from gerbil_tune.config.schema import DataConfig
 from gerbil_tune.data.files.columns import DEFAULT_KEYPOINT
 from gerbil_tune.data.files.formats import EventFile, open_event_file
+from gerbil_tune.data.files.index_files import read_indices
 from gerbil_tune.data.files.manifest import read_manifest
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.geometry import RecordingSetup
@@ -226,6 +227,16 @@ def open_events(paths: Path | Sequence[Path]) -> EventSet:
             raise DatasetError(f"{path}: is given twice; its events would count twice")
         seen.add(place)
     return EventSet([open_event_file(path) for path in found])
+
+
+def open_chosen(paths: Path | Sequence[Path], index: Path | None) -> EventSet:
+    """Open the events of files that an index file names; without one, all.
+
+    Raises:
+        DatasetError: See ``open_events`` and ``read_indices``.
+    """
+    events = open_events(paths)
+    return events if index is None else events.subset(read_indices(index, len(events)))
 
 
 def recording_setup(events: EventSet, data_config: DataConfig) -> RecordingSetup:

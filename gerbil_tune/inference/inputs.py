@@ -13,8 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from gerbil_tune.data.checks.cheap import prediction_checks
-from gerbil_tune.data.events import FILE_SUFFIXES, EventSet, list_event_files, open_events
-from gerbil_tune.data.files.index_files import read_indices
+from gerbil_tune.data.events import FILE_SUFFIXES, EventSet, list_event_files, open_chosen
 from gerbil_tune.data.files.manifest import MANIFEST
 from gerbil_tune.errors import ConfigError, DatasetError
 from gerbil_tune.geometry import RecordingSetup
@@ -141,14 +140,12 @@ def open_recordings(
     """
 
     def open_one(file: InputFile) -> Recording:
-        events = open_events(list_event_files(file.path))
+        events = open_chosen(file.path, event_index)
         if events.is_impulse_response:
             raise DatasetError(
                 f"{events.files[0].path}: holds impulse responses, which are no calls that could be "
                 "located; convolve them with sounds first, by gerbil-tune data shard"
             )
-        if event_index is not None:
-            events = events.subset(read_indices(event_index, len(events)))
         return Recording(file, events)
 
     return _each(files, open_one, lambda file: file.path)

@@ -42,8 +42,7 @@ def shard(
     continues an interrupted run. data check verifies the checksums.
     """
     config = load_experiment(None, overrides or [])
-    from gerbil_tune.data.events import open_events
-    from gerbil_tune.data.files.index_files import read_indices
+    from gerbil_tune.data.events import open_chosen
     from gerbil_tune.data.splits.splits import find_split_files
 
     parts = find_split_files(paths[0]) if len(paths) == 1 else {}
@@ -53,10 +52,7 @@ def shard(
             "one by one"
         )
     for name, part in parts.items() if parts else [("", paths)]:
-        chosen = open_events(part)
-        if events is not None:
-            chosen = chosen.subset(read_indices(events, len(chosen)))
-        _write(chosen, out / name, shard_mb, processes, config)
+        _write(open_chosen(part, events), out / name, shard_mb, processes, config)
     typer.echo(f"next: gerbil-tune data check {out}")
 
 
