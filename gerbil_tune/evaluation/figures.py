@@ -18,7 +18,8 @@ from gerbil_tune.evaluation.results import EvaluationResult, MethodResult
 
 METHOD_COLORS = ("#3b7dd8", "#e0762f", "#1f9e89", "#b0509e", "#a8871a", "#d1495b")
 NEUTRAL = "#8a8f98"
-_MAX_POINTS = 3000
+MAX_POINTS = 3000
+"""Of a scatter plot; of more a random choice is shown."""
 _EVENTS_PER_CELL = 8
 _MIN_EVENTS_PER_CELL = 3
 _AXES = "xyz"
@@ -106,8 +107,8 @@ def predicted_vs_true(result: EvaluationResult, method_number: int = -1) -> Any:
     num_axes = result.locations_mm_NKD.shape[2]
     true_MD = np.asarray(result.locations_mm_NKD, np.float64).reshape(-1, num_axes)
     predicted_MD = np.asarray(method.predictions_mm_NKD, np.float64).reshape(-1, num_axes)
-    if len(true_MD) > _MAX_POINTS:
-        chosen = np.random.default_rng(0).choice(len(true_MD), _MAX_POINTS, replace=False)
+    if len(true_MD) > MAX_POINTS:
+        chosen = np.random.default_rng(0).choice(len(true_MD), MAX_POINTS, replace=False)
         true_MD, predicted_MD = true_MD[chosen], predicted_MD[chosen]
     figure = make_subplots(rows=1, cols=num_axes, horizontal_spacing=0.18)
     for axis in range(num_axes):

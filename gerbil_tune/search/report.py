@@ -4,7 +4,6 @@
 a page of its own, all sharing one ``plotly.min.js``.
 """
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -17,16 +16,17 @@ from plotly.offline import get_plotlyjs
 
 from gerbil_tune.config.load import set_paths
 from gerbil_tune.errors import DatasetError
-from gerbil_tune.evaluation import figures as evaluation_figures
+from gerbil_tune.evaluation.page_figures import comparing_figures, maps_of
 from gerbil_tune.evaluation.results import EvaluationResult
+from gerbil_tune.pages.pieces import PageFigure, document, figure_block, paragraph, plotly_inside
+from gerbil_tune.pages.writing import write_text, written_now
 from gerbil_tune.search import report_pareto
 from gerbil_tune.search import report_sections as sections
 from gerbil_tune.search.report_cost import cost
-from gerbil_tune.search.report_environment import environment, written_now
+from gerbil_tune.search.report_environment import environment
 from gerbil_tune.search.report_figures import importance_bars
 from gerbil_tune.search.report_history import history, learning_curves
 from gerbil_tune.search.report_importance import importances
-from gerbil_tune.search.report_page import ReportFigure, document, figure_block, paragraph
 from gerbil_tune.search.report_parallel import parallel_coordinates
 from gerbil_tune.search.report_slices import sliced_parameters, value_slice
 from gerbil_tune.search.report_stops import stops
@@ -88,10 +88,9 @@ def write_report(study_dir: Path, study: optuna.Study, *, reload_s: float | None
         sections.next_commands(view, study_dir),
     )
     body = "\n".join((_header(view, reload_s), *parts))
-    plotly_script = f"<script>{get_plotlyjs()}</script>"
     _write_figures(study_dir / "figures", view.name, figures.values())
-    page = document(f"{view.name}: study report", body, plotly_script, reload_s)
-    return _write(study_dir / REPORT_FILE, page)
+    page = document(f"{view.name}: study report", body, plotly_inside(), reload_s)
+    return write_text(study_dir / REPORT_FILE, page)
 
 
 def _header(view: StudyView, reload_s: float | None) -> str:
@@ -144,63 +143,37 @@ def _figures(
     shares: Mapping[str, float],
     front: Sequence[TrialRecord],
     result: EvaluationResult | None,
-) -> Iterable[ReportFigure]:
+) -> Iterable[PageFigure]:
     if any(trial.objective is not None for trial in view.closed):
-        yield ReportFigure("history", "Result of each trial", _HISTORY, history(view))
+        yield PageFigure("history", "Result of each trial", _HISTORY, history(view))
     if any(trial.curve for trial in view.trials):
-        yield ReportFigure("learning_curves", "Learning curves", _CURVES, learning_curves(view))
+        yield PageFigure("learning_curves", "Learning curves", _CURVES, learning_curves(view))
     if shares:
         bars = importance_bars(view, shares)
-        yield ReportFigure("importance", "Importance of each setting", _IMPORTANCE, bars)
+        yield PageFigure("importance", "Importance of each setting", _IMPORTANCE, bars)
     if len(view.in_state("complete")) > 1:
         yield _parallel_figure(view, tuple(shares))
         for parameter in sliced_parameters(view, tuple(shares)):
             name = sections.SLICE + re.sub(r"\W+", "_", parameter.name)
-            yield ReportFigure(name, parameter.label, "", value_slice(view, parameter))
+            yield PageFigure(name, parameter.label, "", value_slice(view, parameter))
     if len(view.objectives) > 1 and front:
         for place, objective in enumerate(view.objectives[1:], start=1):
             figure = report_pareto.trade_off(view, front, place)
             title = f"Against the {metric_title(objective)}"
-            yield ReportFigure(f"{report_pareto.PREFIX}{objective}", title, _PARETO, figure)
+            yield PageFigure(f"{report_pareto.PREFIX}{objective}", title, _PARETO, figure)
     if result is not None:
-        yield from _evaluation_figures(result)
+        yield from (*maps_of(result, -1), *comparing_figures(result))
 
 
-def _parallel_figure(view: StudyView, order: Sequence[str]) -> ReportFigure:
+def _parallel_figure(view: StudyView, order: Sequence[str]) -> PageFigure:
     caption = _PARALLEL.format(order=", the most important first" if order else "")
-    return ReportFigure(
+    return PageFigure(
         "parallel_coordinates",
         "All complete trials at a glance",
         caption,
         parallel_coordinates(view, order),
         min_width_px=150 * (1 + len(view.parameters)),
         on_paper=False,
-    )
-
-
-def _evaluation_figures(result: EvaluationResult) -> Iterable[ReportFigure]:
-    name = result.methods[-1].name
-    yield ReportFigure(
-        "error_map",
-        f"Error over the arena: {name}",
-        _ERROR_MAP,
-        evaluation_figures.error_map(result),
-    )
-    yield ReportFigure(
-        "error_cdf", "Distribution of errors", _ERROR_CDF, evaluation_figures.error_cdf(result)
-    )
-    yield ReportFigure(
-        "calibration_curve",
-        "Is the stated uncertainty true?",
-        _CALIBRATION,
-        evaluation_figures.calibration_curve(result),
-    )
-    yield ReportFigure(
-        "predicted_vs_true",
-        f"Predicted against true location: {name}",
-        _PREDICTED,
-        evaluation_figures.predicted_vs_true(result),
-        500,
     )
 
 
@@ -216,30 +189,20 @@ def _write_configs(folder: Path, view: StudyView, front: Sequence[TrialRecord]) 
         values = {name.partition("@")[0]: value for name, value in trial.parameters.items()}
         set_paths(tree, values, f"trial {trial.number}")
         path = folder / f"trial-{trial.number:05d}.yaml"
-        configs[trial.number] = _write(path, yaml.safe_dump(tree, sort_keys=False))
+        configs[trial.number] = write_text(path, yaml.safe_dump(tree, sort_keys=False))
     for stale in set(folder.glob("trial-*.yaml")) - set(configs.values()):
         stale.unlink()
     return configs
 
 
-def _write_figures(folder: Path, study_name: str, figures: Iterable[ReportFigure]) -> None:
+def _write_figures(folder: Path, study_name: str, figures: Iterable[PageFigure]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / _PLOTLY_FILE).exists():
-        _write(folder / _PLOTLY_FILE, get_plotlyjs())
+        write_text(folder / _PLOTLY_FILE, get_plotlyjs())
     for figure in figures:
         title = f"{study_name}: {figure.title}"
         script = f'<script src="{_PLOTLY_FILE}"></script>'
-        _write(folder / f"{figure.name}.html", document(title, figure_block(figure), script))
-
-
-def _write(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+        write_text(folder / f"{figure.name}.html", document(title, figure_block(figure), script))
 
 
 _HISTORY = (
@@ -264,21 +227,4 @@ _PARALLEL = (
     "One line a complete trial, through the value of each of its settings{order}. Orange "
     "lines are the best trials. Drag along an axis to keep only the lines that pass there; click the axis "
     "to undo. A trial that does not have a setting passes through “not used”."
-)
-_ERROR_MAP = (
-    "Median error by where the animal truly was; yellow cells are where the model is worst. The frame is "
-    "the arena. Cells with fewer than 3 events are empty."
-)
-_ERROR_CDF = (
-    "How many events were located within a distance of the truth. The farther up and left, the better; "
-    "at 50 % stands the median error."
-)
-_CALIBRATION = (
-    "Each prediction comes with regions that state how likely they hold the animal. On the diagonal that is "
-    "true: of the regions that state 50 %, half hold it. Below the diagonal the model is too sure, above too "
-    "cautious. A calibrated method stays within the grey band, but for chance."
-)
-_PREDICTED = (
-    "One point a prediction. On the dashed line it is exact; a cloud that is flatter than the line means "
-    "predictions drawn to the middle of the arena."
 )

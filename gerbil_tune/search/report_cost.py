@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gerbil_tune.search.report_page import (
+from gerbil_tune.pages.pieces import (
     Cell,
     number_cell,
     paragraph,

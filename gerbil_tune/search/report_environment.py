@@ -1,14 +1,13 @@
 """Where a study ran and with what: its data, machine, versions and runs."""
 
 import platform
-import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from gerbil_tune import __version__
-from gerbil_tune.search.report_page import (
+from gerbil_tune.pages.pieces import (
     DASH,
     columns,
     key_value_table,
@@ -18,6 +17,7 @@ from gerbil_tune.search.report_page import (
     table,
     text_cell,
 )
+from gerbil_tune.pages.writing import written_now
 from gerbil_tune.search.report_study import StudyView
 from gerbil_tune.units import format_duration
 
@@ -51,11 +51,6 @@ def _study_facts(view: StudyView, study_dir: Path) -> list[tuple[str, str]]:
         ),
         ("page written", written_now()),
     ]
-
-
-def written_now() -> str:
-    """The time, for a reader anywhere."""
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
 
 
 def _flat(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

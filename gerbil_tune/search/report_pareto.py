@@ -9,10 +9,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from gerbil_tune.evaluation.figures import LEGEND_BELOW, NEUTRAL, style
-from gerbil_tune.search.report_figures import BLUE, GREEN, ORANGE, hover_text, wants_log_axis
-from gerbil_tune.search.report_page import (
+from gerbil_tune.pages.pieces import (
     Cell,
-    ReportFigure,
+    PageFigure,
     columns,
     commands,
     figure_block,
@@ -22,6 +21,7 @@ from gerbil_tune.search.report_page import (
     section,
     table,
 )
+from gerbil_tune.search.report_figures import BLUE, GREEN, ORANGE, hover_text, wants_log_axis
 from gerbil_tune.search.report_study import StudyView, TrialRecord, metric_title
 
 PREFIX = "pareto_"
@@ -32,7 +32,7 @@ def pareto(
     view: StudyView,
     front: Sequence[TrialRecord],
     configs: Mapping[int, Path],
-    figures: Mapping[str, ReportFigure],
+    figures: Mapping[str, PageFigure],
 ) -> str:
     """The trials that no other beats in everything; nothing where there is one objective."""
     if len(view.objectives) == 1:

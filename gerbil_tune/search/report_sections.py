@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gerbil_tune.evaluation.results import COLUMNS, EvaluationResult, TableRow, format_row
-from gerbil_tune.search.report_page import (
+from gerbil_tune.pages.pieces import (
     DASH,
     Cell,
-    ReportFigure,
+    PageFigure,
     columns,
     commands,
     figure_block,
@@ -35,7 +35,7 @@ from gerbil_tune.search.report_study import (
 )
 from gerbil_tune.units import format_duration
 
-Figures = Mapping[str, ReportFigure]
+Figures = Mapping[str, PageFigure]
 
 _NOT_METRICS = frozenset({"epoch", "training_done", "best_value"})
 _REGISTRY_URI = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")

@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from gerbil_tune.search.report_cost import cost_of
-from gerbil_tune.search.report_page import (
+from gerbil_tune.pages.pieces import (
     Cell,
     number_cell,
     paragraph,
@@ -13,6 +12,7 @@ from gerbil_tune.search.report_page import (
     table,
     text_cell,
 )
+from gerbil_tune.search.report_cost import cost_of
 from gerbil_tune.search.report_study import StudyView, TrialRecord
 from gerbil_tune.units import format_duration
 

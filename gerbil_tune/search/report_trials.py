@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from gerbil_tune.search.report_page import (
+from gerbil_tune.pages.pieces import (
     Cell,
     number_cell,
     paragraph,

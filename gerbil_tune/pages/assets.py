@@ -1,4 +1,4 @@
-"""Style sheet and script of the report: part of the page, so that one file is enough, without a network."""
+"""Style sheet and script of pages: part of the page, so that one file is enough, without a network."""
 
 STYLE = """
 :root {

@@ -1,4 +1,4 @@
-"""HTML pieces of the report. All text goes through ``escape``; only these functions write tags."""
+"""HTML pieces of pages. All text goes through ``escape``; only these functions write tags."""
 
 import json
 import math
@@ -9,14 +9,14 @@ from html import escape
 from types import MappingProxyType
 from typing import Any
 
-from gerbil_tune.search.report_assets import SCRIPT, STYLE
+from gerbil_tune.pages.assets import SCRIPT, STYLE
 
 DASH = "\N{EN DASH}"
 
 
 @dataclass(frozen=True, slots=True)
-class ReportFigure:
-    """A figure of the report.
+class PageFigure:
+    """A figure of a page.
 
     Attributes:
         name: Also of its file.
@@ -120,7 +120,7 @@ def commands(*lines: str) -> str:
     return f"<pre>{escape(chr(10).join(lines))}</pre>"
 
 
-def figure_block(item: ReportFigure) -> str:
+def figure_block(item: PageFigure) -> str:
     """A figure with its heading, data and caption."""
     width = f"min-width:{item.min_width_px}px;" if item.min_width_px else ""
     caption = f"<figcaption>{escape(item.caption)}</figcaption>" if item.caption else ""
@@ -175,7 +175,20 @@ def section(identifier: str, title: str, *content: str) -> str:
     return f'<section id="{identifier}"><h2>{escape(title)}</h2>\n{inner}\n</section>'
 
 
-def document(title: str, body: str, plotly_script: str, reload_s: float | None = None) -> str:
+def plotly_inside() -> str:
+    """The element that brings plotly.js within the page."""
+    from plotly.offline import get_plotlyjs
+
+    return f"<script>{get_plotlyjs()}</script>"
+
+
+def document(
+    title: str,
+    body: str,
+    plotly_script: str,
+    reload_s: float | None = None,
+    generator: str = "gerbil-tune report",
+) -> str:
     """A whole page.
 
     Args:
@@ -183,6 +196,7 @@ def document(title: str, body: str, plotly_script: str, reload_s: float | None =
         body: HTML.
         plotly_script: The element that brings plotly.js.
         reload_s: After so long the page loads itself anew; it keeps its place.
+        generator: The command that writes it, by which it knows its own pages again.
     """
     reload = (
         "" if reload_s is None else f"setTimeout(() => location.reload(), {1000 * reload_s:.0f});"
@@ -193,6 +207,7 @@ def document(title: str, body: str, plotly_script: str, reload_s: float | None =
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
+<meta name="generator" content="{escape(generator)}">
 <title>{escape(title)}</title>
 <style>{STYLE}</style>
 </head>

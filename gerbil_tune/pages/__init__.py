@@ -1,0 +1,1 @@
+"""Pages that one file of HTML holds whole: their pieces, style sheet and script."""
