@@ -28,7 +28,7 @@ _SAY_WAITING_AFTER_S = 60.0
 
 
 class _PredictionWorker:
-    """One process of the pool.
+    """One process of the pool, which computes on one thread, for it holds one CPU.
 
     Model and events are loaded with the first task: an error of a task comes back as what it is, one of the
     constructor would only be the death of an actor.
@@ -49,6 +49,8 @@ class _PredictionWorker:
                 copy of the sets with each task.
         """
         if self._bundle is None:
+            # Ray says so too, but not where the variable OMP_NUM_THREADS of the user says otherwise.
+            torch.set_num_threads(1)
             device = "cuda" if torch.cuda.is_available() else "cpu"
             self._event_sets = ray.get(shared_sets[0])
             self._bundle = load_bundle(self._bundle_path, device=device)
