@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gerbil_tune.cli.options import CacheDirOption, ModelOption
-from gerbil_tune.errors import GerbilTuneError, StoppedError
+from gerbil_tune.errors import ConfigError, GerbilTuneError, StoppedError
 
 if TYPE_CHECKING:
     from gerbil_tune.data.events import EventSet
@@ -75,6 +75,15 @@ def predict(
             help="Give /predictions the name /point_predictions, too, for vocalocator's readers.",
         ),
     ] = False,
+    error_rate: Annotated[
+        float,
+        typer.Option(
+            "--error-rate",
+            metavar="SHARE",
+            help="Where the input has tracks of several animals: share of wrong ones among the callers"
+            " that are named, at most; 0.001 to 0.2.",
+        ),
+    ] = 0.05,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -89,7 +98,9 @@ def predict(
     /covariance in mm², /region_area_mm2 of the regions that hold the location with a probability of 50, 90
     and 95 %, /confidence (the probability that it is within 50 mm) and /flags. With several keypoints or
     three axes the shapes are (n, K, D) and so on. Locations in the input are not needed; where it has them,
-    /nll and /in_region compare. With --events there is a row for each of them, and /event_index says which.
+    /nll and /in_region compare. Where it has tracks of several animals (n, animals, K, D), /emitter says
+    which one called and /caller_probability how likely each is. With --events there is a row for each of
+    them, and /event_index says which.
 
     Stopped or killed, the same command goes on where it was (exit code 75 after Ctrl-C, SIGTERM or SIGUSR1).
     Files and events that cannot be predicted do not stop the others: a list named *.failed.json says why,
@@ -100,6 +111,10 @@ def predict(
     from gerbil_tune.tracking.model_registry import resolve_model
     from gerbil_tune.tracking.store import default_tracking_uri
 
+    if not 0.0 < error_rate < 1.0:
+        raise ConfigError(
+            f"--error-rate is {error_rate:g}, but must be between 0 and 1, such as 0.05"
+        )
     resolved = resolve_model(model, default_tracking_uri(Path.cwd()))
 
     def start_ray(sets: "Sequence[EventSet]") -> None:
@@ -122,6 +137,7 @@ def predict(
                 event_index=events,
                 overwrite=overwrite,
                 aliases=("point_predictions",) if point_predictions else (),
+                error_rate=error_rate,
             )
     except KeyboardInterrupt:
         raise StoppedError(
@@ -137,6 +153,8 @@ def predict(
         f"predicted {summary.num_events:,} events with {resolved.uri} in {summary.seconds:.1f} s "
         f"({summary.events_per_s:,.0f} events/s)"
     )
+    if summary.callers is not None:
+        typer.echo(summary.callers.sentence())
     for path in summary.files:
         typer.echo(f"wrote {path}")
     _write_tables([*summary.reused, *summary.files], formats or [])

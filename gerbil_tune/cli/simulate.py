@@ -40,6 +40,14 @@ def simulate(
     keypoints: Annotated[
         int, typer.Option(help="1: the nose; 2: the nose and the head, 15 to 25 mm behind it.")
     ] = 1,
+    animals: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Animals in the arena, one of which calls: with 2 or more the file has tracks of all.",
+        ),
+    ] = 1,
     snr_db: Annotated[
         tuple[float, float],
         typer.Option(
@@ -89,6 +97,7 @@ def simulate(
     spec = simulation.make_spec(
         simulation.PRESETS[preset or "e1"] if room is None else simulation.load_room(room),
         keypoints=keypoints,
+        animals=animals,
         snr_db=snr_db,
         absorption_scale=absorption_scale,
         source_height_mm=height_mm,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gerbil_tune.config.schema import DataConfig
+from gerbil_tune.data.files.animals import Animals
 from gerbil_tune.data.files.columns import DEFAULT_KEYPOINT
 from gerbil_tune.data.files.formats import EventFile, open_event_file
 from gerbil_tune.data.files.index_files import read_indices
@@ -120,6 +121,12 @@ class EventSet:
             for file in self.files
         ]
         return np.concatenate(parts)[self.rows]
+
+    @property
+    def animals(self) -> Animals | None:
+        """Where several animals were during each event, their chosen keypoints; None without tracks."""
+        parts = [file.animals for file in self.files if file.animals is not None]
+        return Animals.joined(parts).chosen(self.rows, self._columns) if parts else None
 
     @property
     def event_ids(self) -> npt.NDArray[np.int64] | None:
@@ -318,7 +325,14 @@ def _check_alike(files: Sequence[EventFile]) -> None:
     first = files[0]
     for file in files[1:]:
         for what, expected, received in zip(
-            ("microphones", "kind of events", "kind of audio", "keypoints", "shape of a location"),
+            (
+                "microphones",
+                "kind of events",
+                "kind of audio",
+                "keypoints",
+                "shape of a location",
+                "animals",
+            ),
             _facts(first),
             _facts(file),
             strict=True,
@@ -335,11 +349,12 @@ def _facts(file: EventFile) -> tuple[object, ...]:
     kind = "integers" if file.dtype.kind == "i" else "floats"
     events = "impulse responses" if file.is_impulse_response else "recordings"
     shape = "none" if file.locations_mm is None else file.locations_mm.shape[1:]
-    return file.num_microphones, events, kind, ", ".join(file.keypoints), shape
+    animals = "none" if file.animals is None else file.animals.facts
+    return file.num_microphones, events, kind, ", ".join(file.keypoints), shape, animals
 
 
 def _find_columns(file: EventFile, keypoints: tuple[str, ...]) -> list[int]:
-    """Places of the chosen keypoints among those of a file; empty without locations."""
-    if file.locations_mm is None:
+    """Places of the chosen keypoints among those of a file; empty where it has nothing of them."""
+    if file.locations_mm is None and not set(keypoints) <= set(file.keypoints):
         return []
     return [file.keypoints.index(name) for name in keypoints]

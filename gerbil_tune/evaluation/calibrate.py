@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gerbil_tune.evaluation.assignment import fit_caller_rule
 from gerbil_tune.evaluation.blocks import negative_log_likelihoods
 from gerbil_tune.evaluation.bootstrap import bootstrap_intervals, event_figures
 from gerbil_tune.evaluation.calibration import hdr_levels
@@ -39,7 +40,8 @@ def calibrate(
     calibrated = density.tempered(temperature)
     conformal = fit_conformal(calibrated, truth_mm_NKD, setup.arena_mm)
     metrics = {f"val_{name}": value for name, value in score(calibrated, truth_mm_NKD).items()}
-    return Calibration(temperature, conformal), metrics
+    callers = fit_caller_rule(calibrated, truth_mm_NKD.cpu().numpy(), setup)
+    return Calibration(temperature, conformal, callers), metrics
 
 
 def metric_intervals(

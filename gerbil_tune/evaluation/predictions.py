@@ -1,6 +1,6 @@
 """What is kept of the densities that a model states of many events: few numbers an event.
 
-Letters: N events, K keypoints, D axes, R conformal regions.
+Letters: N events, A animals, K keypoints, D axes, R conformal regions.
 """
 
 from dataclasses import dataclass, fields
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gerbil_tune.evaluation.assignment import log_densities_at_animals
 from gerbil_tune.evaluation.calibration import hdr_levels
 from gerbil_tune.evaluation.confidence import probability_within
 from gerbil_tune.evaluation.conformal import conformal_thresholds, region_sizes
@@ -35,6 +36,8 @@ class EventPredictions:
         confidence_NK: Probability that the truth is within ``confidence.RADIUS_MM`` of the prediction,
             float32; or None.
         flags_N: What there is to say of each event, bits of uint8; or None.
+        animal_log_density_NA: Log density at each animal whose track is known, nats per mm^(K D), float32;
+            NaN where it was not seen; or None.
     """
 
     mean_mm_NKD: NDArray[Any]
@@ -45,6 +48,7 @@ class EventPredictions:
     in_region_NKR: NDArray[Any] | None = None
     confidence_NK: NDArray[Any] | None = None
     flags_N: NDArray[Any] | None = None
+    animal_log_density_NA: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.mean_mm_NKD)
@@ -79,6 +83,7 @@ def describe(
     setup: RecordingSetup,
     locations_mm_NKD: NDArray[Any] | None = None,
     numbers_N: NDArray[np.int64] | None = None,
+    tracks_mm_NAKD: NDArray[Any] | None = None,
 ) -> EventPredictions:
     """Reduce the densities of some events to few numbers each.
 
@@ -89,6 +94,7 @@ def describe(
         locations_mm_NKD: True locations, (N, K, D) mm, or None.
         numbers_N: Numbers of the events, such as their places in a file, on which draws from a density depend
             that is no Gaussian; None: counted from 0.
+        tracks_mm_NAKD: Where several animals were, (N, A, K, D) mm, or None.
     """
     num_events = len(density.log_weights_BKM)
     numbers = torch.arange(num_events) if numbers_N is None else torch.from_numpy(numbers_N)
@@ -108,4 +114,7 @@ def describe(
         level_NK,
         in_region_NKR,
         probability_within(density, noise=noise).numpy(),
+        animal_log_density_NA=None
+        if tracks_mm_NAKD is None
+        else log_densities_at_animals(density, tracks_mm_NAKD).astype(np.float32),
     )

@@ -23,11 +23,18 @@ from gerbil_tune.inference.inputs import (
     find_inputs,
     open_recordings,
 )
-from gerbil_tune.inference.outputs import Output, goes_into_one, make_outputs, plan_outputs
+from gerbil_tune.inference.outputs import (
+    Output,
+    OutputOptions,
+    goes_into_one,
+    make_outputs,
+    plan_outputs,
+)
 from gerbil_tune.inference.progress import show_progress
 from gerbil_tune.tracking.model_registry import ResolvedModel
 
 if TYPE_CHECKING:
+    from gerbil_tune.inference.callers import CallerCounts
     from gerbil_tune.inference.flags import Flag
     from gerbil_tune.inference.predict import TaskResult
     from gerbil_tune.models.bundle import TrainedModel
@@ -51,6 +58,7 @@ class PredictionSummary:
         num_failed_events: Events without a prediction, in all files.
         failed_file: Where problems and failed events are listed; None: there is none.
         notes: Remarks on the inputs, one sentence each.
+        callers: Animals that were named as callers, in all files; None without tracks.
     """
 
     num_events: int
@@ -62,6 +70,7 @@ class PredictionSummary:
     num_failed_events: int
     failed_file: Path | None
     notes: tuple[str, ...]
+    callers: "CallerCounts | None" = None
 
     @property
     def events_per_s(self) -> float:
@@ -80,6 +89,7 @@ def predict_files(
     event_index: Path | None = None,
     overwrite: bool = False,
     aliases: tuple[str, ...] = (),
+    error_rate: float = 0.05,
 ) -> PredictionSummary:
     """Predict the events of files.
 
@@ -95,6 +105,7 @@ def predict_files(
         event_index: Index file of the events to predict, for one input; None: all.
         overwrite: Whether parts that an earlier run left of another job are thrown away.
         aliases: Further names of the dataset ``predictions``.
+        error_rate: Share of wrong ones among the animals that are named as callers, at most; between 0 and 1.
 
     Raises:
         DatasetError: If no input can be used with this model, or the index file not with the input.
@@ -107,18 +118,21 @@ def predict_files(
     targets = dict(zip(files, plan_outputs(files, output), strict=True))
     recordings, problems = open_recordings(files, event_index)
     # Late, for it imports torch: a wrong file is told at once.
+    from gerbil_tune.inference.callers import count_callers, remarks_on_tracks
     from gerbil_tune.models.bundle import load_bundle, read_setup
 
     recordings, unfit, notes = check_recordings(recordings, read_setup(model.path))
     problems += unfit
     bundle = load_bundle(model.path)
+    rule = bundle.calibration.callers
+    for each in recordings:
+        notes += remarks_on_tracks(each.events, bundle.setup, rule, error_rate)
     outputs = make_outputs(
         model,
         bundle,
         [(each.file.path, each.events) for each in recordings],
         [targets[each.file] for each in recordings],
-        is_choice=event_index is not None,
-        aliases=aliases,
+        OutputOptions(event_index is not None, aliases, error_rate),
     )
     todo = [out for out in outputs if not out.is_up_to_date()]
     run = _Run(bundle, todo, per_worker_batch_size, overwrite=overwrite)
@@ -146,6 +160,7 @@ def predict_files(
             output.expanduser().absolute(), [file.path for file in files], problems, failed
         ),
         notes=tuple(notes),
+        callers=count_callers([out.path for out in outputs if out.path not in run.given_up]),
     )
 
 

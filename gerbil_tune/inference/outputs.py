@@ -25,6 +25,7 @@ from gerbil_tune.inference.writer import (
 from gerbil_tune.tracking.model_registry import ResolvedModel
 
 if TYPE_CHECKING:
+    from gerbil_tune.inference.callers import CallerColumns
     from gerbil_tune.inference.parts import PartsFolder
     from gerbil_tune.models.bundle import TrainedModel
 
@@ -71,6 +72,21 @@ def plan_outputs(files: Sequence[InputFile], output: Path) -> list[Path]:
     return targets
 
 
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """What goes into files of predictions beside what always does.
+
+    Attributes:
+        is_choice: Whether the events were chosen.
+        aliases: Further names of the dataset ``predictions``.
+        error_rate: Share of wrong ones among the animals that are named as callers, at most.
+    """
+
+    is_choice: bool = False
+    aliases: tuple[str, ...] = ()
+    error_rate: float = 0.05
+
+
 @dataclass(frozen=True, eq=False)
 class Output:
     """A file to write.
@@ -81,8 +97,7 @@ class Output:
         events: Their events, one after the other.
         bundle: The model.
         attributes: What the file states of model and data.
-        is_choice: Whether the events were chosen.
-        aliases: Further names of the dataset ``predictions``.
+        options: What else goes into the file.
     """
 
     path: Path
@@ -90,8 +105,7 @@ class Output:
     events: EventSet
     bundle: "TrainedModel"
     attributes: dict[str, str | float]
-    is_choice: bool = False
-    aliases: tuple[str, ...] = ()
+    options: OutputOptions
 
     @property
     def all_attributes(self) -> dict[str, str | float]:
@@ -118,17 +132,24 @@ class Output:
             self.bundle.setup,
             self.attributes,
             region_levels=() if conformal is None else conformal.levels,
+            callers=self._callers(),
             extra=extra,
-            aliases=self.aliases,
+            aliases=self.options.aliases,
         )
         parts.remove()
+
+    def _callers(self) -> "CallerColumns | None":
+        from gerbil_tune.inference.callers import caller_columns
+
+        rule = self.bundle.calibration.callers
+        return caller_columns(self.events, self.bundle.setup, rule, self.options.error_rate)
 
     def _extra(self) -> Columns:
         events, extra = self.events, Columns()
         locations = matching_locations(events, self.bundle.setup)
         if locations is not None:
             extra["locations"] = plain_shape(locations)
-        if self.is_choice:
+        if self.options.is_choice:
             extra["event_index"] = events.rows
         if len(self.sources) > 1:
             extra["file_index"] = events.file_numbers.astype(np.int64)
@@ -158,9 +179,7 @@ def make_outputs(
     bundle: "TrainedModel",
     inputs: Sequence[tuple[Path, EventSet]],
     targets: Sequence[Path],
-    *,
-    is_choice: bool,
-    aliases: tuple[str, ...],
+    options: OutputOptions,
 ) -> list[Output]:
     """Put inputs and targets together; inputs with one target go into it one after the other.
 
@@ -169,8 +188,7 @@ def make_outputs(
         bundle: The same, loaded.
         inputs: Path and events of each input.
         targets: Of each input, from ``plan_outputs``.
-        is_choice: Whether the events were chosen.
-        aliases: Further names of the dataset ``predictions``.
+        options: What else goes into the files.
     """
     by_target: dict[Path, list[tuple[Path, EventSet]]] = {}
     for each, target in zip(inputs, targets, strict=True):
@@ -181,19 +199,23 @@ def make_outputs(
         if len(members) > 1:
             events = EventSet([file for _, each in members for file in each.files])
         sources = tuple(path for path, _ in members)
-        attributes = _attributes(model, bundle, events, is_choice)
-        if aliases:
-            attributes["aliases"] = ",".join(aliases)
-        outputs.append(Output(target, sources, events, bundle, attributes, is_choice, aliases))
+        attributes = _attributes(model, bundle, events, options)
+        outputs.append(Output(target, sources, events, bundle, attributes, options))
     return outputs
 
 
 def _attributes(
-    model: ResolvedModel, bundle: "TrainedModel", events: EventSet, is_choice: bool
+    model: ResolvedModel, bundle: "TrainedModel", events: EventSet, options: OutputOptions
 ) -> dict[str, str | float]:
-    choice: dict[str, str | float] = {"chosen_events": len(events)} if is_choice else {}
+    chosen: dict[str, str | float] = {}
+    if options.is_choice:
+        chosen["chosen_events"] = len(events)
+    if options.aliases:
+        chosen["aliases"] = ",".join(options.aliases)
+    if events.animals is not None:
+        chosen["error_rate"] = options.error_rate
     return {
-        **choice,
+        **chosen,
         "model_uri": model.uri,
         "model_version": model.version or "",
         "model_fingerprint": bundle.fingerprint,

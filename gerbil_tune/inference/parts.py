@@ -142,6 +142,7 @@ _TITLES = {
     "temperature": "model",
     "data_fingerprint": "input file",
     "chosen_events": "choice of events",
+    "error_rate": "error rate",
     "package_version": "version of gerbil_tune",
 }
 

@@ -16,7 +16,7 @@ from gerbil_tune.data.events import EventSet
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.evaluation.predictions import EventPredictions, describe
 from gerbil_tune.inference.flags import flagged, flags_of_audio
-from gerbil_tune.inference.locations import matching_locations
+from gerbil_tune.inference.locations import matching_locations, matching_tracks
 from gerbil_tune.models.bundle import TrainedModel, load_bundle
 
 _BATCH = 64
@@ -97,13 +97,16 @@ def run_task(
         with_statistics=bundle.uses_statistics,
     )
     locations_NKD = matching_locations(events, setup)
+    has_rule = bundle.calibration.callers is not None
+    tracks_NAKD = matching_tracks(events, setup) if has_rule else None
     parts, places = [], []
     for batch in prefetch(iter(batches)):
         rows = batch.indices_B.numpy()
         flags_B = flags_of_audio(batch.audio_BTC, batch.lengths_B, events.lengths[rows])
         density = bundle.predict_batch(batch.audio_BTC, batch.lengths_B, batch.mean_BC, batch.sd_BC)
         truth = None if locations_NKD is None else locations_NKD[rows]
-        found = describe(density, bundle.calibration, setup, truth, events.rows[rows])
+        tracks = None if tracks_NAKD is None else tracks_NAKD[rows]
+        found = describe(density, bundle.calibration, setup, truth, events.rows[rows], tracks)
         parts.append(replace(found, flags_N=flags_B))
         places.append(rows)
     return EventPredictions.joined(parts).in_order(np.concatenate(places))

@@ -2,7 +2,8 @@
 
 A table has a row an event. Columns are named for keypoint (where there are several), axis and unit:
 ``x_mm``, ``nose_x_mm``, ``covariance_xy_mm2``, ``region_area_95_mm2``, ``in_region_95``, ``confidence``,
-``nll``, ``flags``. CSV leaves out what is not a number.
+``nll``, ``emitter`` (the animal's name), ``caller_probability_NAME``, ``flags``. CSV leaves out what is not a
+number; an emitter that is not clear is null.
 
 Letters: N events, K keypoints, D axes, R regions.
 """
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gerbil_tune.errors import LaunchError
+from gerbil_tune.inference.callers import EMITTER, PROBABILITY, TRUE_EMITTER
 from gerbil_tune.inference.writer import region_dataset
 
 _AXES = "xyz"
@@ -69,8 +71,21 @@ def read_table(file: h5py.File) -> Table:
     for keypoint, prefix in enumerate(prefixes):
         columns = _of_keypoint(file, keypoint, num_keypoints, num_axes)
         table.update({f"{prefix}{name}": values for name, values in columns})
+    table.update(_of_callers(file))
     table["flags"] = file["flags"][()]
     return table
+
+
+def _of_callers(file: h5py.File) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    for dataset in (EMITTER, TRUE_EMITTER):
+        if dataset in file:
+            # Last, so that the place of nobody, -1, is its.
+            names = np.array([*file[dataset].attrs["animals"], None], object)
+            yield dataset, names[file[dataset][()]]
+    if PROBABILITY in file:
+        animals = file[PROBABILITY].attrs["animals"]
+        for name, values in zip(animals, file[PROBABILITY][()].T, strict=True):
+            yield f"{PROBABILITY}_{name}", values
 
 
 def _of_keypoint(

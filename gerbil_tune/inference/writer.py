@@ -12,12 +12,16 @@
     /locations        float32, mm, of the same shape as predictions, where the input has them, and with them
     /nll              float32 (n,) or (n, K), negative log density of the location, nats
     /in_region        uint8 (n, R) or (n, K, R), 1: the region holds the location
+    /emitter          int16 (n,), which animal called, where the input has tracks of several: its place among
+                      them, -1: none is convincing; and with it
+    /caller_probability  float32 (n, A), of each animal
+    /true_emitter     int16 (n,), as the input states it, where it does
     /event_index      int64 (n,), which event of the input each row is, where not all were predicted
     /file_index       int64 (n,), and /files: which file each row is of, where several went into one
 
 A file appears under its name when it is whole, and not before.
 
-Letters: N events, K keypoints, D axes, R regions.
+Letters: N events, A animals, K keypoints, D axes, R regions.
 """
 
 import contextlib
@@ -37,6 +41,7 @@ from gerbil_tune.units import ORIGIN, UNITS
 
 if TYPE_CHECKING:
     from gerbil_tune.evaluation.predictions import EventPredictions
+    from gerbil_tune.inference.callers import CallerColumns
 
 FloatArray = npt.NDArray[np.float32]
 Columns = dict[str, npt.NDArray[Any]]
@@ -52,6 +57,7 @@ def write_predictions(
     attributes: Mapping[str, str | float | int],
     *,
     region_levels: tuple[float, ...] = (),
+    callers: "CallerColumns | None" = None,
     extra: Columns | None = None,
     aliases: tuple[str, ...] = (),
 ) -> None:
@@ -64,6 +70,7 @@ def write_predictions(
         setup: Keypoints and axes of the predictions.
         attributes: Of the file's root; see ``file_attributes``.
         region_levels: Coverage that each conformal region promises.
+        callers: Names the animals that called, where it is to be told.
         extra: Further datasets, whole.
         aliases: Further names of the dataset ``predictions``.
 
@@ -77,7 +84,12 @@ def write_predictions(
             file.attrs.update(file_attributes(setup, attributes))
             for name, values in (extra or {}).items():
                 file[name] = values
-            _fill(file, parts, num_events, setup, region_levels)
+            _fill(file, parts, num_events, callers, with_regions=bool(region_levels))
+            facts = _dataset_attributes(setup, region_levels)
+            facts |= {} if callers is None else callers.attributes()
+            for name, stated in facts.items():
+                if name in file:
+                    file[name].attrs.update(stated)
             for alias in aliases:
                 file[alias] = file["predictions"]  # a link, not a copy
         temporary.replace(path)
@@ -95,13 +107,17 @@ def _fill(
     file: h5py.File,
     parts: "Iterable[tuple[int, EventPredictions]]",
     num_events: int,
-    setup: RecordingSetup,
-    region_levels: tuple[float, ...],
+    callers: "CallerColumns | None",
+    *,
+    with_regions: bool,
 ) -> None:
     written = np.zeros(num_events, dtype=bool)
     for start, predictions in parts:
         stop = start + len(predictions)
-        for name, values in columns(predictions, with_regions=bool(region_levels)).items():
+        found = columns(predictions, with_regions=with_regions)
+        if callers is not None:
+            found |= callers.columns(start, predictions)
+        for name, values in found.items():
             if name not in file:
                 file.create_dataset(name, (num_events, *values.shape[1:]), values.dtype)
             file[name][start:stop] = values
@@ -112,9 +128,6 @@ def _fill(
             f"{missing} of {num_events} events not written: does another process predict into the same "
             "file? The same command goes on"
         )
-    for name, facts in _dataset_attributes(setup, region_levels).items():
-        if name in file:
-            file[name].attrs.update(facts)
 
 
 def columns(predictions: "EventPredictions", *, with_regions: bool) -> Columns:

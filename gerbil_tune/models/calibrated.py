@@ -4,7 +4,8 @@
      "conformal": {"levels": [0.5, 0.9, 0.95],
                    "overall": [[1.2, 4.9, 6.4]],               a row a keypoint, a number a level
                    "zones": [[[1.1, 4.7, 6.0]], [null], ...],  by zone and keypoint; null: as overall
-                   "num_events": 640}}
+                   "num_events": 640},
+     "callers": {...}}                                         see ``caller_rule``
 
 A threshold that is null is infinite: too few events to promise that level, so the region is everything.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gerbil_tune.errors import DatasetError
+from gerbil_tune.models.caller_rule import CallerRule
 
 LEVELS = (0.5, 0.9, 0.95)
 """Coverage that conformal regions promise."""
@@ -101,16 +103,19 @@ class Calibration:
     Attributes:
         temperature: Of ``LocationDensity.tempered``; for a Gaussian the factor on its covariance.
         conformal: Thresholds of regions that cover what they promise, or None where none were fitted.
+        callers: When it is clear which of several animals called, or None where it was not fitted.
     """
 
     temperature: float = 1.0
     conformal: ConformalThresholds | None = None
+    callers: CallerRule | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary that ``json`` can write and ``from_json`` reads."""
         return {
             "temperature": self.temperature,
             "conformal": None if self.conformal is None else self.conformal.to_json(),
+            "callers": None if self.callers is None else self.callers.to_json(),
         }
 
     @classmethod
@@ -130,10 +135,11 @@ class Calibration:
         reader = _Reader(source)
         fields = reader.mapping(values, "the content")
         temperature = reader.temperature(fields.get("temperature", fields.get("covariance_scale")))
-        conformal = fields.get("conformal")
+        conformal, callers = fields.get("conformal"), fields.get("callers")
         return cls(
             temperature,
             None if conformal is None else ConformalThresholds.from_json(conformal, source),
+            None if callers is None else CallerRule.from_json(callers, source),
         )
 
 

@@ -81,6 +81,7 @@ gerbil-tune models
 gerbil-tune predict
     --cache-dir DIR
     --data PATH* +
+    --error-rate SHARE =0.05
     --events INDEX.npy
     --format +
     --model REF*
@@ -125,6 +126,7 @@ gerbil-tune search
 gerbil-tune simulate
     OUT.h5*
     --absorption-scale LOW HIGH =(0.8, 1.25)
+    --animals N =1
     --duration-ms LOW HIGH =(20.0, 200.0)
     --events =2400
     --force flag

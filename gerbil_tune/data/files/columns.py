@@ -3,6 +3,7 @@
 Legend: n events, C microphones, K keypoints, D axes.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ def read_locations(
     if stored.ndim == 4:
         raise DatasetError(
             f"{path}: dataset 'locations' has shape {stored.shape}, but must be (events, keypoints, axes); "
-            "take the mean over the video frames of a call, or choose one animal"
+            "take the mean over the video frames of a call; if the second axis counts animals, rename the "
+            "dataset to 'tracks': predict then tells which of them called"
         )
     if stored.ndim not in (2, 3) or stored.shape[-1] not in (2, 3) or 0 in stored.shape[1:]:
         raise DatasetError(
@@ -87,28 +89,42 @@ def read_locations(
         return np.asarray(in_mm, dtype=np.float32)
 
 
-def read_keypoints(
-    path: Path, source: h5py.File, locations: npt.NDArray[Any] | None
-) -> tuple[str, ...]:
-    """Names of the keypoints: ``node_names``, or made up where the file has none."""
-    if "node_names" in source:
-        names = _read_names(path, source["node_names"])
-        if len(set(names)) != len(names):
-            raise DatasetError(f"{path}: dataset 'node_names' names a keypoint twice: {names}")
-        if locations is not None and len(names) != locations.shape[1]:
+def read_keypoints(path: Path, source: h5py.File, counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Names of the keypoints: ``node_names``, or made up where the file has none.
+
+    Args:
+        path: The file, for messages.
+        source: The same, open.
+        counts: Keypoints of each dataset that has some, by its name.
+    """
+    names = read_names(path, source, "node_names", "keypoint") if "node_names" in source else None
+    if names is not None and len(set(names)) != len(names):
+        raise DatasetError(f"{path}: dataset 'node_names' names a keypoint twice: {names}")
+    if len(set(counts.values())) > 1:
+        (first, here), (second, there) = list(counts.items())[:2]
+        raise DatasetError(
+            f"{path}: dataset {first!r} has {here} keypoints, but {second!r} has {there}; both must be of "
+            "the same keypoints, which node_names names"
+        )
+    for dataset, count in counts.items():
+        if names is not None and len(names) != count:
             raise DatasetError(
-                f"{path}: dataset 'node_names' has {len(names)} names, but 'locations' has "
-                f"{locations.shape[1]} keypoints"
+                f"{path}: dataset 'node_names' has {len(names)} names, but {dataset!r} has "
+                f"{count} keypoints"
             )
-        return names
-    if locations is None:
-        return ()
-    if locations.shape[1] == 1:
-        return (DEFAULT_KEYPOINT,)
-    return tuple(f"keypoint_{k}" for k in range(locations.shape[1]))
+    if names is not None or not counts:
+        return names or ()
+    count = next(iter(counts.values()))
+    return (
+        (DEFAULT_KEYPOINT,)
+        if count == 1
+        else tuple(f"keypoint_{number}" for number in range(count))
+    )
 
 
-def _read_names(path: Path, stored: Any) -> tuple[str, ...]:
+def read_names(path: Path, source: h5py.File, name: str, what: str) -> tuple[str, ...]:
+    """Read a dataset of names, one for each ``what``."""
+    stored = source[name]
     try:
         if not isinstance(stored, h5py.Dataset) or stored.dtype.kind not in "SO":
             raise TypeError
@@ -116,7 +132,7 @@ def _read_names(path: Path, stored: Any) -> tuple[str, ...]:
         return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in values)
     except (TypeError, UnicodeDecodeError):
         raise DatasetError(
-            f"{path}: 'node_names' must be a 1-D dataset of text in UTF-8, one name a keypoint"
+            f"{path}: {name!r} must be a 1-D dataset of text in UTF-8, one name for each {what}"
         ) from None
 
 

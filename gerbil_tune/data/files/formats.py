@@ -131,7 +131,7 @@ class EventFile(Structure):
         return self._statistics
 
     def fingerprint(self) -> str:
-        """Hash of the content: shapes, index, locations and 64 blocks of the audio, as 32 hex digits.
+        """Hash of the content: shapes, index, locations, tracks and 64 blocks of the audio, 32 hex digits.
 
         It does not depend on the path, the layout or the storage, and takes milliseconds.
         """
@@ -141,6 +141,9 @@ class EventFile(Structure):
         if self.locations_mm is not None:
             digest.update(str(self.locations_mm.shape).encode())
             digest.update(np.ascontiguousarray(self.locations_mm).tobytes())
+        if self.animals is not None:
+            digest.update(self.animals.facts.encode())
+            digest.update(np.ascontiguousarray(self.animals.tracks_mm).tobytes())
         audio = self.audio()
         last_block = max(self.total_samples - _FINGERPRINT_SAMPLES, 0)
         for first in np.unique(np.linspace(0, last_block, _FINGERPRINT_BLOCKS).astype(np.int64)):

@@ -6,8 +6,9 @@
     rir           rir (total, C)             rir_length_idx (n+1,)   impulse responses in place of audio
 
 Event i is the samples [index[i], index[i+1]). Optional in all: ``node_names`` (K,) of the keypoints,
-``group_ids`` or ``session_ids`` (n,) of integers, ``onsets_s`` (n,), ``event_ids`` (n,), and attributes of
-the file: sample_rate_hz, arena_mm, microphones_mm, units (of the locations), origin.
+``group_ids`` or ``session_ids`` (n,) of integers, ``onsets_s`` (n,), ``event_ids`` (n,), tracks of several
+animals (``animals``), and attributes of the file: sample_rate_hz, arena_mm, microphones_mm, units (of the
+locations and tracks), origin.
 
 Legend: n events, C microphones, T samples, K keypoints, D axes.
 """
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gerbil_tune.data.files import attributes, columns
+from gerbil_tune.data.files.animals import TRACKS, Animals, read_animals
 from gerbil_tune.errors import DatasetError
 
 Layout = Literal["gerbilizer", "vocalocator", "fixed", "rir"]
@@ -62,13 +64,14 @@ class Contents:
         total_samples: Samples of all audio.
         starts: int64 (n+1,); event i is the samples [starts[i], starts[i+1]).
         locations_mm: float32 (n, K, D) from the arena centre, or None.
-        keypoints: Names of the K keypoints; empty where neither locations nor names are in the file.
+        keypoints: Names of the K keypoints; empty where no locations, tracks or names are in the file.
         sample_rate_hz: Samples a second, None where the file does not say.
         arena_mm: Full widths of the arena, None where the file does not say.
         microphones_mm: (x, y, z) of each microphone, None where the file does not say.
         groups: int64 (n,), events of one number belong together; None where the file does not say.
         onsets_s: float64 (n,), when each event began in its session; None where the file does not say.
         event_ids: int64 (n,), the lab's numbers of the events; None where the file does not say.
+        animals: Where several animals were, with the same keypoints; None where the file does not say.
     """
 
     layout: Layout
@@ -84,6 +87,7 @@ class Contents:
     groups: npt.NDArray[np.int64] | None = None
     onsets_s: npt.NDArray[np.float64] | None = None
     event_ids: npt.NDArray[np.int64] | None = None
+    animals: Animals | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -143,6 +147,10 @@ def read_structure(path: Path, source: h5py.File) -> Structure:
     num_events = len(starts) - 1
     site = attributes.read_site(path, source, num_microphones=num_microphones)
     locations = columns.read_locations(path, source, num_events, site.mm_per_unit)
+    animals = read_animals(path, source, num_events, site.mm_per_unit)
+    counts = {} if locations is None else {"locations": locations.shape[1]}
+    if animals is not None:
+        counts[TRACKS] = animals.tracks_mm.shape[2]
     mean, sd = (
         columns.read_statistics(path, source, name, (num_events, num_microphones))
         for name in STATISTICS_DATASETS
@@ -157,13 +165,14 @@ def read_structure(path: Path, source: h5py.File) -> Structure:
         total_samples=audio.shape[0] * (audio.shape[2] if layout == "fixed" else 1),
         starts=starts,
         locations_mm=locations,
-        keypoints=columns.read_keypoints(path, source, locations),
+        keypoints=columns.read_keypoints(path, source, counts),
         sample_rate_hz=site.sample_rate_hz,
         arena_mm=site.arena_mm,
         microphones_mm=site.microphones_mm,
         groups=columns.read_groups(path, source, num_events),
         onsets_s=columns.read_column(path, source, "onsets_s", num_events, "iuf", np.float64),
         event_ids=columns.read_column(path, source, "event_ids", num_events, "iu", np.int64),
+        animals=animals,
         mean_NC=mean if sd is not None else None,
         sd_NC=sd if mean is not None else None,
         states_units=site.states_units,

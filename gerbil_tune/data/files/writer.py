@@ -1,7 +1,8 @@
 """Files of events written by this package: contiguous, vocalocator's layout, with statistics and checksum.
 
 They hold ``audio`` (total, C), ``length_idx`` (n+1,), ``event_mean`` and ``event_sd`` (n, C) and, where
-known, ``locations`` (n, K, D), ``node_names`` (K,), ``group_ids``, ``onsets_s`` and ``event_ids`` (n,).
+known, ``locations`` (n, K, D), ``node_names`` (K,), ``group_ids``, ``onsets_s`` and ``event_ids`` (n,), and
+the tracks of several animals.
 Attributes: those of the recording site, units, origin, the package's version, and a checksum of audio,
 index and locations.
 
@@ -74,6 +75,7 @@ class Header(Contents):
             groups=events.groups,
             onsets_s=events.onsets_s,
             event_ids=events.rows if ids is None else ids,
+            animals=events.animals,
             **site,
         )
 
@@ -267,6 +269,8 @@ def _columns(header: Header) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     ):
         if values is not None:
             yield name, values
+    if header.animals is not None:
+        yield from header.animals.columns()
 
 
 def _attributes(header: Header) -> Iterator[tuple[str, Any]]:

@@ -75,7 +75,7 @@ def plan_event(spec: SimulationSpec, wavs: WavCalls | None, rng: np.random.Gener
         call_start=before,
         call_samples=call_samples,
         wav_index=wav_index,
-        keypoints_mm=_draw_keypoints(spec, rng),
+        keypoints_mm=draw_keypoints(spec, rng),
         source_height_mm=rng.uniform(*spec.source_height_mm),
         snr_db=rng.uniform(*spec.snr_db),
         absorption_scale=rng.uniform(*spec.absorption_scale),
@@ -84,7 +84,7 @@ def plan_event(spec: SimulationSpec, wavs: WavCalls | None, rng: np.random.Gener
     )
 
 
-def _draw_keypoints(
+def draw_keypoints(
     spec: SimulationSpec, rng: np.random.Generator
 ) -> tuple[tuple[float, float], ...]:
     """The nose, uniform over the arena, and on request the head behind it along a random heading."""

@@ -83,6 +83,7 @@ class SimulationSpec(ConfigModel):
 
     room: Room
     keypoints: Literal[1, 2] = Field(1, description="1: the nose; 2: the nose and the head.")
+    animals: int = Field(1, ge=1, le=100, description="Animals in the arena, of which one calls.")
     snr_db: Range = Field(
         (5.0, 25.0), description="Mean power of the call over that of the noise, in dB."
     )

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from gerbil_tune import __version__
 from gerbil_tune.data.cores import num_cores
+from gerbil_tune.data.files.animals import Animals
 from gerbil_tune.data.progress import progress_bar
-from gerbil_tune.data.simulate.plan import event_generator, plan_event
+from gerbil_tune.data.simulate.plan import draw_keypoints, event_generator, plan_event
 from gerbil_tune.data.simulate.rooms import SimulationSpec
 from gerbil_tune.data.simulate.wavs import WavCalls, find_wavs
 from gerbil_tune.data.simulate.workers import RenderJob, render_all
@@ -33,6 +34,7 @@ class _Layout:
     locations_NKD_mm: NDArray[np.float32]
     snr_db: NDArray[np.float32]  # (N,)
     source_height_mm: NDArray[np.float32]  # (N,)
+    animals: Animals | None
 
 
 def simulate(
@@ -49,7 +51,8 @@ def simulate(
 
     Datasets: ``vocalizations`` (total samples, C) float32, contiguous; ``len_idx`` (N+1,) int64;
     ``locations`` (N, 2) float32 in mm, or (N, 2, 2) and ``node_names`` for two keypoints; ``snr_db`` and
-    ``source_height_mm`` (N,) float32. Root attributes: sample_rate_hz, arena_mm, microphones_mm, units,
+    ``source_height_mm`` (N,) float32; of several animals ``tracks`` (N, A, K, 2) and ``emitter`` (N,), which
+    says who of them called. Root attributes: sample_rate_hz, arena_mm, microphones_mm, units,
     origin, and simulation, a JSON text of the spec, the seed and the package version.
 
     The same spec and seed give the same datasets for any number of processes, and event i is the same
@@ -144,7 +147,23 @@ def _lay_out(spec: SimulationSpec, wavs: WavCalls | None, num_events: int, seed:
         locations[event] = plan.keypoints_mm
         snr_db[event], height_mm[event] = plan.snr_db, plan.source_height_mm
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    return _Layout(starts, locations, snr_db, height_mm)
+    animals = None if spec.animals == 1 else _place_animals(spec, locations, seed)
+    return _Layout(starts, locations, snr_db, height_mm, animals)
+
+
+def _place_animals(spec: SimulationSpec, callers_NKD: NDArray[np.float32], seed: int) -> Animals:
+    """Tracks in which the caller of each event is one of several, in no order; the others are silent."""
+    num_events = len(callers_NKD)
+    tracks = np.zeros((num_events, spec.animals, *callers_NKD.shape[1:]), np.float32)
+    emitters = np.zeros(num_events, np.int64)
+    for event in range(num_events):
+        # A generator of its own: the sound is the same whoever else is there.
+        generator = np.random.default_rng((seed, event, spec.animals))
+        tracks[event] = [draw_keypoints(spec, generator) for _ in range(spec.animals)]
+        emitters[event] = generator.integers(spec.animals)
+        tracks[event, emitters[event]] = callers_NKD[event]
+    names = tuple(f"animal_{number}" for number in range(spec.animals))
+    return Animals(tracks, names, emitters)
 
 
 def _create_file(path: Path, spec: SimulationSpec, layout: _Layout, seed: int) -> int:
@@ -163,6 +182,8 @@ def _create_file(path: Path, spec: SimulationSpec, layout: _Layout, seed: int) -
         file["locations"] = locations[:, 0] if spec.keypoints == 1 else locations
         if spec.keypoints > 1:
             file["node_names"] = np.array([name.encode() for name in spec.keypoint_names])
+        for name, values in layout.animals.columns() if layout.animals is not None else ():
+            file[name] = values
         file["snr_db"] = layout.snr_db
         file["source_height_mm"] = layout.source_height_mm
         file.attrs["sample_rate_hz"] = room.sample_rate_hz
