@@ -84,6 +84,14 @@ def predict(
             " that are named, at most; 0.001 to 0.2.",
         ),
     ] = 0.05,
+    density_step: Annotated[
+        float | None,
+        typer.Option(
+            "--density-step",
+            metavar="MM",
+            help="Write /density, too: a map of the arena for each event, cells of this size; 10 is usual.",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -138,6 +146,7 @@ def predict(
                 overwrite=overwrite,
                 aliases=("point_predictions",) if point_predictions else (),
                 error_rate=error_rate,
+                density_step_mm=density_step,
             )
     except KeyboardInterrupt:
         raise StoppedError(

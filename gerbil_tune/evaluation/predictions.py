@@ -1,6 +1,6 @@
 """What is kept of the densities that a model states of many events: few numbers an event.
 
-Letters: N events, A animals, K keypoints, D axes, R conformal regions.
+Letters: N events, A animals, K keypoints, D axes, R conformal regions, Y and X cells of a map.
 """
 
 from dataclasses import dataclass, fields
@@ -38,6 +38,7 @@ class EventPredictions:
         flags_N: What there is to say of each event, bits of uint8; or None.
         animal_log_density_NA: Log density at each animal whose track is known, nats per mm^(K D), float32;
             NaN where it was not seen; or None.
+        density_NKYX: Density at the centres of cells of the arena, per mm², float32; or None.
     """
 
     mean_mm_NKD: NDArray[Any]
@@ -49,6 +50,7 @@ class EventPredictions:
     confidence_NK: NDArray[Any] | None = None
     flags_N: NDArray[Any] | None = None
     animal_log_density_NA: NDArray[Any] | None = None
+    density_NKYX: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.mean_mm_NKD)

@@ -36,7 +36,7 @@ from gerbil_tune.tracking.model_registry import ResolvedModel
 if TYPE_CHECKING:
     from gerbil_tune.inference.callers import CallerCounts
     from gerbil_tune.inference.flags import Flag
-    from gerbil_tune.inference.predict import TaskResult
+    from gerbil_tune.inference.predict import TaskOptions, TaskResult
     from gerbil_tune.models.bundle import TrainedModel
 
 IN_PROCESS_BELOW = 20_000
@@ -90,6 +90,7 @@ def predict_files(
     overwrite: bool = False,
     aliases: tuple[str, ...] = (),
     error_rate: float = 0.05,
+    density_step_mm: float | None = None,
 ) -> PredictionSummary:
     """Predict the events of files.
 
@@ -106,10 +107,12 @@ def predict_files(
         overwrite: Whether parts that an earlier run left of another job are thrown away.
         aliases: Further names of the dataset ``predictions``.
         error_rate: Share of wrong ones among the animals that are named as callers, at most; between 0 and 1.
+        density_step_mm: Side of the cells of density maps that are written, too; None: no maps.
 
     Raises:
         DatasetError: If no input can be used with this model, or the index file not with the input.
-        ConfigError: If an output would overwrite something else, or was begun with something else.
+        ConfigError: If an output would overwrite something else, or was begun with something else, or a map
+            would have too many cells.
         ModelNotFoundError: If the bundle has gone.
         LaunchError: If the cluster cannot do it, or the disk is full.
     """
@@ -118,12 +121,16 @@ def predict_files(
     targets = dict(zip(files, plan_outputs(files, output), strict=True))
     recordings, problems = open_recordings(files, event_index)
     # Late, for it imports torch: a wrong file is told at once.
+    from gerbil_tune.evaluation.maps import cell_centres_mm
     from gerbil_tune.inference.callers import count_callers, remarks_on_tracks
+    from gerbil_tune.inference.predict import TaskOptions
     from gerbil_tune.models.bundle import load_bundle, read_setup
 
     recordings, unfit, notes = check_recordings(recordings, read_setup(model.path))
     problems += unfit
     bundle = load_bundle(model.path)
+    if density_step_mm is not None:
+        cell_centres_mm(bundle.setup, density_step_mm)
     rule = bundle.calibration.callers
     for each in recordings:
         notes += remarks_on_tracks(each.events, bundle.setup, rule, error_rate)
@@ -132,10 +139,12 @@ def predict_files(
         bundle,
         [(each.file.path, each.events) for each in recordings],
         [targets[each.file] for each in recordings],
-        OutputOptions(event_index is not None, aliases, error_rate),
+        OutputOptions(event_index is not None, aliases, error_rate, density_step_mm),
     )
     todo = [out for out in outputs if not out.is_up_to_date()]
-    run = _Run(bundle, todo, per_worker_batch_size, overwrite=overwrite)
+    run = _Run(
+        bundle, todo, TaskOptions(per_worker_batch_size, density_step_mm), overwrite=overwrite
+    )
     with (
         contextlib.closing(run.results(workers, start_ray)) as results,
         show_progress(run.num_left) as advance,
@@ -171,14 +180,14 @@ class _Run:
         self,
         bundle: "TrainedModel",
         outputs: Sequence[Output],
-        per_worker_batch_size: int,
+        options: "TaskOptions",
         *,
         overwrite: bool,
     ) -> None:
         from gerbil_tune.inference.parts import PartsFolder
         from gerbil_tune.inference.predict import plan_tasks
 
-        self._bundle, self._outputs, self._batch_size = bundle, outputs, per_worker_batch_size
+        self._bundle, self._outputs, self._options = bundle, outputs, options
         self._parts: list[PartsFolder] = [
             PartsFolder(out.path, out.all_attributes, overwrite=overwrite) for out in outputs
         ]
@@ -187,7 +196,7 @@ class _Run:
         ]
         tasks = plan_tasks(
             [out.events for out in outputs],
-            per_worker_batch_size=per_worker_batch_size,
+            per_worker_batch_size=options.per_worker_batch_size,
             crop_length=bundle.crop_length,
         )
         self._tasks = [
@@ -217,9 +226,7 @@ class _Run:
         if workers == 0 or (workers is None and self.num_left < IN_PROCESS_BELOW):
             if torch.cuda.is_available():
                 bundle = load_bundle(bundle.path, device="cuda")
-            yield from run_tasks(
-                bundle, event_sets, self._tasks, per_worker_batch_size=self._batch_size
-            )
+            yield from run_tasks(bundle, event_sets, self._tasks, self._options)
         else:
             from gerbil_tune.inference.pool import run_tasks_in_pool
 
@@ -227,8 +234,8 @@ class _Run:
                 bundle.path,
                 event_sets,
                 self._tasks,
+                self._options,
                 workers=workers,
-                per_worker_batch_size=self._batch_size,
                 start_ray=lambda: start_ray(event_sets),
             )
 

@@ -80,11 +80,13 @@ class OutputOptions:
         is_choice: Whether the events were chosen.
         aliases: Further names of the dataset ``predictions``.
         error_rate: Share of wrong ones among the animals that are named as callers, at most.
+        density_step_mm: Side of the cells of density maps; None: no maps.
     """
 
     is_choice: bool = False
     aliases: tuple[str, ...] = ()
     error_rate: float = 0.05
+    density_step_mm: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +134,7 @@ class Output:
             self.bundle.setup,
             self.attributes,
             region_levels=() if conformal is None else conformal.levels,
+            density_step_mm=self.options.density_step_mm,
             callers=self._callers(),
             extra=extra,
             aliases=self.options.aliases,
@@ -214,6 +217,8 @@ def _attributes(
         chosen["aliases"] = ",".join(options.aliases)
     if events.animals is not None:
         chosen["error_rate"] = options.error_rate
+    if options.density_step_mm is not None:
+        chosen["density_step_mm"] = options.density_step_mm
     return {
         **chosen,
         "model_uri": model.uri,

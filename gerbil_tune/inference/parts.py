@@ -143,6 +143,7 @@ _TITLES = {
     "data_fingerprint": "input file",
     "chosen_events": "choice of events",
     "error_rate": "error rate",
+    "density_step_mm": "step of density maps",
     "package_version": "version of gerbil_tune",
 }
 

@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.errors import GerbilTuneError, LaunchError
-from gerbil_tune.inference.predict import Task, TaskResult, attempt_task
+from gerbil_tune.inference.predict import Task, TaskOptions, TaskResult, attempt_task
 from gerbil_tune.models.bundle import TrainedModel, load_bundle
 
 _logger = logging.getLogger(__name__)
@@ -34,9 +34,9 @@ class _PredictionWorker:
     constructor would only be the death of an actor.
     """
 
-    def __init__(self, bundle_path: Path, per_worker_batch_size: int) -> None:
+    def __init__(self, bundle_path: Path, options: TaskOptions) -> None:
         self._bundle_path = bundle_path
-        self._per_worker_batch_size = per_worker_batch_size
+        self._options = options
         self._bundle: TrainedModel | None = None
         self._event_sets: Sequence[EventSet] = ()
 
@@ -54,21 +54,16 @@ class _PredictionWorker:
             device = "cuda" if torch.cuda.is_available() else "cpu"
             self._event_sets = ray.get(shared_sets[0])
             self._bundle = load_bundle(self._bundle_path, device=device)
-        return attempt_task(
-            self._bundle,
-            self._event_sets,
-            task,
-            per_worker_batch_size=self._per_worker_batch_size,
-        )
+        return attempt_task(self._bundle, self._event_sets, task, self._options)
 
 
 def run_tasks_in_pool(
     bundle_path: Path,
     event_sets: Sequence[EventSet],
     tasks: Sequence[Task],
+    options: TaskOptions,
     *,
     workers: int | None,
-    per_worker_batch_size: int,
     start_ray: Callable[[], None],
 ) -> Iterator[TaskResult]:
     """Do tasks in a pool of actors.
@@ -77,8 +72,8 @@ def run_tasks_in_pool(
         bundle_path: The model's bundle, at the same place on all machines of the cluster.
         event_sets: The sets that the tasks are of, their files at the same place on all machines.
         tasks: From ``plan_tasks``.
+        options: How they are done.
         workers: Actors; None: one for each GPU of the cluster, or for each CPU where there is none.
-        per_worker_batch_size: Events of a batch at most.
         start_ray: Starts or joins Ray.
 
     Yields:
@@ -94,7 +89,7 @@ def run_tasks_in_pool(
         max_restarts=_MAX_RESTARTS, max_task_retries=_MAX_RESTARTS, **resources
     )(_PredictionWorker)
     shared_sets = [ray.put(list(event_sets))]
-    actors = [worker_class.remote(bundle_path, per_worker_batch_size) for _ in range(num_workers)]
+    actors = [worker_class.remote(bundle_path, options) for _ in range(num_workers)]
     try:
         yield from _share_out(actors, tasks, shared_sets)
     finally:

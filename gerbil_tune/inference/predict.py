@@ -14,6 +14,7 @@ import torch
 from gerbil_tune.data.batches import EvaluationBatches, prefetch
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.errors import DatasetError
+from gerbil_tune.evaluation.maps import cell_centres_mm, density_maps
 from gerbil_tune.evaluation.predictions import EventPredictions, describe
 from gerbil_tune.inference.flags import flagged, flags_of_audio
 from gerbil_tune.inference.locations import matching_locations, matching_tracks
@@ -32,6 +33,19 @@ class Task:
     set_number: int
     start: int
     stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """How tasks are done.
+
+    Attributes:
+        per_worker_batch_size: Events of a batch at most.
+        density_step_mm: Side of the cells of density maps; None: no maps.
+    """
+
+    per_worker_batch_size: int = _BATCH
+    density_step_mm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +92,7 @@ def plan_tasks(
 
 
 def run_task(
-    bundle: TrainedModel, event_sets: Sequence[EventSet], task: Task, *, per_worker_batch_size: int
+    bundle: TrainedModel, event_sets: Sequence[EventSet], task: Task, options: TaskOptions
 ) -> EventPredictions:
     """Predict the events of one task, in order, and flag what their audio says.
 
@@ -93,12 +107,14 @@ def run_task(
     batches = EvaluationBatches(
         events,
         crop_length=crop_length,
-        per_worker_batch_size=min(per_worker_batch_size, affordable),
+        per_worker_batch_size=min(options.per_worker_batch_size, affordable),
         with_statistics=bundle.uses_statistics,
     )
     locations_NKD = matching_locations(events, setup)
     has_rule = bundle.calibration.callers is not None
     tracks_NAKD = matching_tracks(events, setup) if has_rule else None
+    step_mm = options.density_step_mm
+    centres_mm = None if step_mm is None else cell_centres_mm(setup, step_mm)
     parts, places = [], []
     for batch in prefetch(iter(batches)):
         rows = batch.indices_B.numpy()
@@ -107,7 +123,8 @@ def run_task(
         truth = None if locations_NKD is None else locations_NKD[rows]
         tracks = None if tracks_NAKD is None else tracks_NAKD[rows]
         found = describe(density, bundle.calibration, setup, truth, events.rows[rows], tracks)
-        parts.append(replace(found, flags_N=flags_B))
+        maps = None if centres_mm is None else density_maps(density, *centres_mm)
+        parts.append(replace(found, flags_N=flags_B, density_NKYX=maps))
         places.append(rows)
     return EventPredictions.joined(parts).in_order(np.concatenate(places))
 
@@ -116,20 +133,19 @@ def run_tasks(
     bundle: TrainedModel,
     event_sets: Sequence[EventSet],
     tasks: Sequence[Task],
-    *,
-    per_worker_batch_size: int,
+    options: TaskOptions,
 ) -> Iterator[TaskResult]:
     """Do tasks one after another in this process."""
     for task in tasks:
-        yield attempt_task(bundle, event_sets, task, per_worker_batch_size=per_worker_batch_size)
+        yield attempt_task(bundle, event_sets, task, options)
 
 
 def attempt_task(
-    bundle: TrainedModel, event_sets: Sequence[EventSet], task: Task, *, per_worker_batch_size: int
+    bundle: TrainedModel, event_sets: Sequence[EventSet], task: Task, options: TaskOptions
 ) -> TaskResult:
     """Predict the events of one task for a file; what is wrong with the input is a result, too."""
     try:
-        found = run_task(bundle, event_sets, task, per_worker_batch_size=per_worker_batch_size)
+        found = run_task(bundle, event_sets, task, options)
         return TaskResult(task, flagged(found, bundle.setup))
     except (DatasetError, OSError) as error:
         return TaskResult(task, None, str(error))
@@ -160,7 +176,7 @@ def predict_events(
     )
     parts = []
     for task in tasks:
-        done = run_task(bundle, [events], task, per_worker_batch_size=per_worker_batch_size)
+        done = run_task(bundle, [events], task, TaskOptions(per_worker_batch_size))
         parts.append(done)
         if progress is not None:
             progress(len(done))

@@ -16,12 +16,14 @@
                       them, -1: none is convincing; and with it
     /caller_probability  float32 (n, A), of each animal
     /true_emitter     int16 (n,), as the input states it, where it does
+    /density          float32 (n, Y, X) or (n, K, Y, X), per mm², at the centres of cells of the arena, which
+                      the attributes ``x_mm`` and ``y_mm`` give, where it was asked for
     /event_index      int64 (n,), which event of the input each row is, where not all were predicted
     /file_index       int64 (n,), and /files: which file each row is of, where several went into one
 
 A file appears under its name when it is whole, and not before.
 
-Letters: N events, A animals, K keypoints, D axes, R regions.
+Letters: N events, A animals, K keypoints, D axes, R regions, Y and X cells of a map.
 """
 
 import contextlib
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float32]
 Columns = dict[str, npt.NDArray[Any]]
+DENSITY = "density"
+_MAP_STORAGE = {"chunks": True, "compression": "gzip", "compression_opts": 1, "shuffle": True}
 CONTENT = "gerbil_tune predictions"
 FORMAT = 2
 
@@ -57,6 +61,7 @@ def write_predictions(
     attributes: Mapping[str, str | float | int],
     *,
     region_levels: tuple[float, ...] = (),
+    density_step_mm: float | None = None,
     callers: "CallerColumns | None" = None,
     extra: Columns | None = None,
     aliases: tuple[str, ...] = (),
@@ -70,6 +75,7 @@ def write_predictions(
         setup: Keypoints and axes of the predictions.
         attributes: Of the file's root; see ``file_attributes``.
         region_levels: Coverage that each conformal region promises.
+        density_step_mm: Side of the cells of density maps, where there are some.
         callers: Names the animals that called, where it is to be told.
         extra: Further datasets, whole.
         aliases: Further names of the dataset ``predictions``.
@@ -77,6 +83,8 @@ def write_predictions(
     Raises:
         LaunchError: If the file cannot be written, or events are missing.
     """
+    from gerbil_tune.evaluation.maps import cell_centres_mm
+
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,6 +94,9 @@ def write_predictions(
                 file[name] = values
             _fill(file, parts, num_events, callers, with_regions=bool(region_levels))
             facts = _dataset_attributes(setup, region_levels)
+            if density_step_mm is not None:
+                x_mm, y_mm = cell_centres_mm(setup, density_step_mm)
+                facts[DENSITY] = {"units": f"1/{UNITS}^2", "x_mm": x_mm, "y_mm": y_mm}
             facts |= {} if callers is None else callers.attributes()
             for name, stated in facts.items():
                 if name in file:
@@ -119,7 +130,9 @@ def _fill(
             found |= callers.columns(start, predictions)
         for name, values in found.items():
             if name not in file:
-                file.create_dataset(name, (num_events, *values.shape[1:]), values.dtype)
+                storage = _MAP_STORAGE if name == DENSITY else {}
+                shape = num_events, *values.shape[1:]
+                file.create_dataset(name, shape, values.dtype, **storage)
             file[name][start:stop] = values
         written[start:stop] = True
     if not written.all():
@@ -143,6 +156,7 @@ def columns(predictions: "EventPredictions", *, with_regions: bool) -> Columns:
         "covariance": predictions.covariance_mm2_NKDD,
         "confidence": predictions.confidence_NK,
         "nll": predictions.nll_NK,
+        DENSITY: predictions.density_NKYX,
     }
     if with_regions:
         found[region_dataset(num_axes)] = predictions.region_size_NKR

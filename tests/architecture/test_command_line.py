@@ -81,6 +81,7 @@ gerbil-tune models
 gerbil-tune predict
     --cache-dir DIR
     --data PATH* +
+    --density-step MM
     --error-rate SHARE =0.05
     --events INDEX.npy
     --format +

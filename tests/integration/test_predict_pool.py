@@ -17,7 +17,7 @@ from gerbil_tune.errors import DatasetError, LaunchError, ModelNotFoundError
 from gerbil_tune.inference import job
 from gerbil_tune.inference.job import predict_files
 from gerbil_tune.inference.pool import run_tasks_in_pool
-from gerbil_tune.inference.predict import plan_tasks
+from gerbil_tune.inference.predict import TaskOptions, plan_tasks
 from gerbil_tune.tracking.model_registry import ResolvedModel
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -86,8 +86,8 @@ def test_a_killed_worker_costs_nothing(model, recordings, start_ray):
         model.path,
         events,
         tasks,
+        TaskOptions(1),
         workers=2,
-        per_worker_batch_size=1,
         start_ray=start_ray,
     )
     done = [next(results).task]
@@ -118,7 +118,7 @@ def test_an_error_in_a_worker_comes_back_as_it_was(
     else:
         shutil.rmtree(model.path)
     results = run_tasks_in_pool(
-        model.path, events, tasks, workers=1, per_worker_batch_size=4, start_ray=start_ray
+        model.path, events, tasks, TaskOptions(4), workers=1, start_ray=start_ray
     )
     if missing == "recording":  # which leaves the others
         assert all(says in done.error for done in results)

@@ -93,6 +93,26 @@ def test_vocalocators_readers_find_their_dataset(model, make_event_file, tmp_pat
         assert file["point_predictions"] == file["predictions"]
 
 
+def test_maps_of_the_arena_are_written_on_request(model, make_event_file, tmp_path):
+    path = make_event_file("calls.h5")
+    options = {"start_ray": no_ray, "density_step_mm": 20.0}
+    predict_files(model, [path], tmp_path / "out.h5", **options)
+    assert predict_files(model, [path], tmp_path / "out.h5", **options).num_events == 0
+    with h5py.File(tmp_path / "out.h5") as file:
+        maps, facts = file["density"][:], dict(file["density"].attrs)
+        prediction = file["predictions"][:]
+    assert maps.shape == (12, 18, 29)
+    assert (len(facts["y_mm"]), len(facts["x_mm"]), facts["units"]) == (18, 29, "1/mm^2")
+    for map_YX, place in zip(maps, prediction, strict=True):
+        row, column = np.unravel_index(map_YX.argmax(), map_YX.shape)
+        assert abs(facts["x_mm"][column] - place[0]) <= 10
+        assert abs(facts["y_mm"][row] - place[1]) <= 10
+    again = {**options, "density_step_mm": 40.0}
+    assert predict_files(model, [path], tmp_path / "out.h5", **again).num_events == 12
+    with pytest.raises(ConfigError, match="over a million cells"):
+        predict_files(model, [path], tmp_path / "x.h5", start_ray=no_ray, density_step_mm=0.1)
+
+
 def test_only_chosen_events_are_predicted(model, make_event_file, tmp_path):
     path = make_event_file("calls.h5", num_events=20)
     np.save(tmp_path / "chosen.npy", np.array([17, 3, 4]))
