@@ -279,8 +279,8 @@ def test_the_bad_ones_of_many_files_are_named_and_the_others_predicted(
     model, make_event_file, tmp_path
 ):
     season = tmp_path / "season"
-    for number in range(6):
-        make_event_file(f"season/day{number % 2}/{number}.h5", num_events=3, seed=number)
+    for number in range(45):
+        make_event_file(f"season/day{number % 5}/{number:02d}.h5", num_events=3, seed=number)
     (season / "text.h5").write_text("text")
     make_event_file("season/three.h5", num_microphones=3)
     make_event_file("season/fast.h5", sample_rate_hz=250_000.0)
@@ -289,8 +289,14 @@ def test_the_bad_ones_of_many_files_are_named_and_the_others_predicted(
         file["locations"] = np.zeros((3, 2))
     summary = predict(model, [season], tmp_path / "out")
     assert [file.relative_to(tmp_path / "out").as_posix() for file in summary.files] == [
-        f"day{day}/{day + 2 * i}.predictions.h5" for day in range(2) for i in range(3)
+        f"day{day}/{day + 5 * i:02d}.predictions.h5" for day in range(5) for i in range(9)
     ]
+    bundle = load_bundle(model.path)
+    for file in summary.files[::11]:
+        with h5py.File(file) as found:
+            events = open_events(season / file.parent.name / file.name.replace(".predictions", ""))
+            expected = predict_events(bundle, events, per_worker_batch_size=64)
+            np.testing.assert_array_equal(found["predictions"], expected.mean_mm_NKD[:, 0])
     reasons = {problem.path.name: problem.reason for problem in summary.problems}
     for name, says in {
         "text.h5": "cannot be opened as HDF5",
