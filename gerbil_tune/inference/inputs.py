@@ -12,7 +12,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from gerbil_tune.data.checks.cheap import prediction_checks
+from gerbil_tune.data.checks.cheap import prediction_checks, raise_on_errors
+from gerbil_tune.data.checks.tracks import check_tracks
 from gerbil_tune.data.events import FILE_SUFFIXES, EventSet, list_event_files, open_chosen
 from gerbil_tune.data.files.manifest import MANIFEST
 from gerbil_tune.errors import ConfigError, DatasetError
@@ -167,6 +168,8 @@ def check_recordings(
     def check_one(recording: Recording) -> Recording:
         notes.extend(check_recording(recording.events, setup))
         name = recording.file.path.name
+        # Tracks in a wrong frame would name the wrong callers.
+        raise_on_errors(check_tracks(recording.events, setup.arena_mm), recording.file.path)
         # What is wrong with single events spoils these alone: it is told, and does not stop the others.
         findings = prediction_checks(recording.events, setup)
         notes.extend(f"{name}: {finding.message}" for finding in findings)

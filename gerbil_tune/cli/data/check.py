@@ -103,6 +103,8 @@ def _describe_files(files: Sequence["FileSummary"]) -> Iterator[str]:
     yield from _row("arena", _differing(_arena(file.arena_mm) for file in files))
     yield from _row("keypoints", _differing(", ".join(file.keypoints) or "-" for file in files))
     yield from _row("locations", _differing(_locations(file) for file in files))
+    if any(file.animals for file in files):
+        yield from _row("tracks of", _differing(", ".join(file.animals) or "-" for file in files))
     if any(file.groups is not None for file in files):
         yield from _row("groups", "stated by the file" if len(files) == 1 else "stated by files")
 

@@ -20,6 +20,7 @@ from gerbil_tune.data.checks.labels import check_labels
 from gerbil_tune.data.checks.site import check_site, fewest_samples, find_setup
 from gerbil_tune.data.checks.splits import check_index_files, check_parts
 from gerbil_tune.data.checks.summary import FileSummary, SetSummary
+from gerbil_tune.data.checks.tracks import check_tracks
 from gerbil_tune.data.events import EventSet, list_event_files
 from gerbil_tune.data.files.formats import EventFile, open_event_file
 from gerbil_tune.data.files.index_files import read_indices
@@ -290,7 +291,7 @@ def _check_set(
     if setup is not None:
         findings += check_site(events, setup)
     findings += check_index(events, fewest_samples(setup))
-    findings += check_labels(events, arena_mm)
+    findings += [*check_labels(events, arena_mm), *check_tracks(events, arena_mm)]
     findings += _check_files(events, arena_mm, {finding.code for finding in findings})
     try:
         if result.is_full:

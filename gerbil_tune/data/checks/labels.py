@@ -57,17 +57,35 @@ def check_labels(events: EventSet, arena_mm: tuple[float, ...] | None) -> list[F
     findings += _check_equal_keypoints(events, used_NKD, np.flatnonzero(used_K).tolist())
     if arena_mm is None:
         return findings
-    # Faults of the whole set explain each other: only the first that fits is told.
-    checks: tuple[Callable[[], list[Finding]], ...] = (
-        lambda: _check_unit(events, used_NKD, arena_mm),
-        lambda: _check_origin(events, used_NKD, arena_mm),
-        lambda: _check_swapped(events, used_NKD, arena_mm),
-        lambda: _check_inside(events, locations_NKD[:, used_K], finite_N, arena_mm),
+    found = check_frame(events, used_NKD, arena_mm) or _check_inside(
+        events, locations_NKD[:, used_K], finite_N, arena_mm
     )
-    found: list[Finding] = next((told for check in checks if (told := check())), [])
     far = _check_far_keypoints(events, locations_NKD, arena_mm)
     # In the wrong unit all distances are wrong.
     return [*findings, *found, *(far if not _any_error(found) else [])]
+
+
+def check_frame(
+    events: EventSet,
+    places_NKD: FloatArray,
+    arena_mm: tuple[float, ...],
+    what: str = "locations",
+) -> list[Finding]:
+    """Look whether places are in mm, from the arena's centre, with x and y as in the arena.
+
+    Args:
+        events: The set that they are of.
+        places_NKD: (N, K, D) mm, all finite; N may be another number than that of the events.
+        arena_mm: Full widths.
+        what: Name of the dataset.
+    """
+    if len(places_NKD) < FEWEST_FOR_PATTERN:
+        return []
+    checks: tuple[Callable[..., list[Finding]], ...] = (_check_unit, _check_origin, _check_swapped)
+    # Faults of the whole set explain each other: only the first that fits is told.
+    return next(
+        (told for check in checks if (told := check(events, places_NKD, arena_mm, what))), []
+    )
 
 
 def _any_error(findings: list[Finding]) -> bool:
@@ -151,14 +169,12 @@ def _check_equal_keypoints(
 
 
 def _check_unit(
-    events: EventSet, locations_NKD: FloatArray, arena_mm: tuple[float, ...]
+    events: EventSet, locations_NKD: FloatArray, arena_mm: tuple[float, ...], what: str
 ) -> list[Finding]:
     """Find locations that would fill the arena if they were in metres or centimetres.
 
     Where the files state the unit, only what no animal does is doubted: to stay within a millimetre.
     """
-    if len(locations_NKD) < FEWEST_FOR_PATTERN:
-        return []
     stated = all(file.states_units for file in events.files)
     half_mm = max(arena_mm[:2]) / 2
     farthest_mm = float(np.quantile(np.abs(locations_NKD[..., :2]).max(axis=(1, 2)), 0.99))
@@ -166,41 +182,37 @@ def _check_unit(
         if low * half_mm < farthest_mm < high * half_mm and not (stated and unit != "m"):
             otherwise = "it says another" if stated else "or to 'mm' if they are right"
             text = (
-                f"locations reach {farthest_mm:.3g} mm from the centre of an arena of "
+                f"{what} reach {farthest_mm:.3g} mm from the centre of an arena of "
                 f"{2 * half_mm:g} mm and seem to be in {unit}; set the attribute 'units' of the file to "
                 f"{unit!r} ({otherwise})"
             )
             examples = _name_files(events)
             level: Level = "warning" if stated else "error"
-            return [Finding(level, text, "locations-unit", len(locations_NKD), examples)]
+            return [Finding(level, text, f"{what}-unit", len(locations_NKD), examples)]
     return []
 
 
 def _check_origin(
-    events: EventSet, locations_NKD: FloatArray, arena_mm: tuple[float, ...]
+    events: EventSet, locations_NKD: FloatArray, arena_mm: tuple[float, ...], what: str
 ) -> list[Finding]:
     """Find locations that fill [0, width] rather than [-width/2, width/2] in x and y."""
-    if len(locations_NKD) < FEWEST_FOR_PATTERN:
-        return []
     shares = locations_NKD[..., :2].reshape(-1, 2) / np.array(arena_mm[:2])
     low, high = np.quantile(shares, (0.01, 0.99), axis=0)
     beyond_wall = (high > 0.5 * (1 + OUTSIDE_TOLERANCE)) & (high < 1 + OUTSIDE_TOLERANCE)
     if not (np.all(low > -0.05) and beyond_wall.any()):
         return []
     text = (
-        "locations seem to be counted from a corner of the arena (none is left of or below it, and "
+        f"{what} seem to be counted from a corner of the arena (none is left of or below it, and "
         f"they reach {high[0]:.0%} and {high[1]:.0%} of its widths); subtract half the arena "
         f"{list(arena_mm[:2])} from them"
     )
-    return [Finding("error", text, "locations-origin", len(locations_NKD), _name_files(events))]
+    return [Finding("error", text, f"{what}-origin", len(locations_NKD), _name_files(events))]
 
 
 def _check_swapped(
-    events: EventSet, locations_NKD: FloatArray, arena_mm: tuple[float, ...]
+    events: EventSet, locations_NKD: FloatArray, arena_mm: tuple[float, ...], what: str
 ) -> list[Finding]:
     """Find locations that are outside as they are, and inside with x and y exchanged."""
-    if len(locations_NKD) < FEWEST_FOR_PATTERN:
-        return []
     reach_mm = (1 + OUTSIDE_TOLERANCE) * np.array(arena_mm[:2]) / 2
     places_mm = np.abs(locations_NKD[..., :2]).reshape(-1, 2)
     outside = float((places_mm > reach_mm).any(axis=1).mean())
@@ -208,10 +220,11 @@ def _check_swapped(
     if outside < _FEW or outside_swapped > 0.1 * outside:
         return []
     text = (
-        f"{outside:.0%} of the locations are outside the arena {list(arena_mm)} mm as they are, but "
+        f"{outside:.0%} of the {what} are outside the arena {list(arena_mm)} mm as they are, but "
         f"{outside_swapped:.0%} with x and y exchanged; exchange them, or the widths in data/arena_mm"
     )
-    return [Finding("error", text, "axes-swapped", len(locations_NKD), _name_files(events))]
+    code = "axes-swapped" if what == "locations" else f"{what}-axes-swapped"
+    return [Finding("error", text, code, len(locations_NKD), _name_files(events))]
 
 
 def _check_inside(

@@ -87,6 +87,7 @@ class FileSummary:
         axes: 2 or 3; None without locations.
         groups: How many groups of events the file states; None where it states none.
         states_onsets: Whether it says when its events began.
+        animals: Names of those whose tracks it has; empty without tracks.
     """
 
     path: str
@@ -101,6 +102,7 @@ class FileSummary:
     axes: int | None
     groups: int | None
     states_onsets: bool
+    animals: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -130,6 +132,7 @@ class FileSummary:
             axes=None if locations is None else locations.shape[2],
             groups=None if file.groups is None else len(np.unique(file.groups)),
             states_onsets=file.onsets_s is not None,
+            animals=() if file.animals is None else file.animals.names,
         )
 
     @property

@@ -129,3 +129,13 @@ def test_an_error_rate_that_is_no_share_is_refused(tmp_path):
 
     with pytest.raises(ConfigError, match=r"--error-rate is 5, but must be between 0 and 1"):
         predict("models:/m@champion", [tmp_path], tmp_path / "out.h5", error_rate=5)
+
+
+def test_tracks_in_a_wrong_frame_name_nobody(model, make_event_file, tmp_path):
+    path = make_event_file("corner.h5", num_events=12)
+    half = np.array([286.0, 178.0])
+    tracks = np.random.default_rng(0).uniform(-half, half, (12, 2, 1, 2))
+    with h5py.File(path, "r+") as file:
+        file["tracks"] = tracks + half
+    with pytest.raises(DatasetError, match="tracks seem to be counted from a corner"):
+        predict_files(model, [path], tmp_path / "out.h5", start_ray=no_ray)

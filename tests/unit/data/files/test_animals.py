@@ -87,7 +87,10 @@ def test_tracks_are_a_part_of_the_fingerprint(make_event_file):
         ({"tracks": tracks(), "emitter": np.zeros(11, int)}, "one integer an event"),
         ({"tracks": tracks(), "animal_names": np.array([b"a", b"b"])}, "each of the 3 animals"),
         ({"tracks": tracks(), "animal_names": np.array([b"a"] * 3)}, "each of the 3 animals"),
-        ({"tracks": tracks(), "animal_names": np.arange(3)}, "text in UTF-8, one name for each animal"),
+        (
+            {"tracks": tracks(), "animal_names": np.arange(3)},
+            "text in UTF-8, one name for each animal",
+        ),
     ],
 )
 def test_wrong_tracks_are_told_in_one_sentence(make_event_file, datasets, says):
