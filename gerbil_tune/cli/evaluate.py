@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gerbil_tune.cli.options import CacheDirOption, EventsOption
-from gerbil_tune.errors import ConfigError, DatasetError, GerbilTuneError
+from gerbil_tune.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from gerbil_tune.data.events import EventSet
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 _SOURCE_HEIGHT_MM = 40.0
 _COHERENT_NAME = "SRP-PHAT, coherence-weighted"
-_BATCH = 64
 
 
 def evaluate(
@@ -36,7 +35,10 @@ def evaluate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="OUT.h5", help="Keep all predictions; default: not kept."
+            "-o",
+            "--output",
+            metavar="OUT.h5",
+            help="Keep all predictions, and write the page OUT.html and its numbers OUT.json beside them.",
         ),
     ] = None,
     source_height_mm: Annotated[
@@ -50,46 +52,55 @@ def evaluate(
     Beamforming (SRP-PHAT, and a variant that trusts coherent frequencies) needs the microphone positions in
     the file (attribute microphones_mm); without them it is left out. Several models are compared in pairs,
     with bootstrap intervals that resample the groups of events where the file knows them.
+
+    With -o a page shows all of it with intervals and figures: the error by session, call length,
+    signal-to-noise ratio and place; the initial, best and final weights; the worst events. Where there is
+    an MLflow store, the evaluation is logged in its experiment "evaluations".
     """
+    from gerbil_tune.cli.evaluation_page import check_outputs, log, write_outputs
+    from gerbil_tune.cli.scoring import scored_part
     from gerbil_tune.data.events import open_chosen
     from gerbil_tune.tracking.model_registry import resolve_model
     from gerbil_tune.tracking.store import default_tracking_uri
 
     chosen = open_chosen(data, events)
     if output is not None:
-        _check_output(output)
+        check_outputs(output)
     uri = default_tracking_uri(Path.cwd())
-    bundles = {}
-    for text in models:
-        name, equals, reference = text.partition("=")
-        reference = reference if equals else text
-        label = name if equals else reference.removeprefix("models:/")
-        bundles[label] = resolve_model(reference, uri).path
+    resolved = {label: resolve_model(reference, uri) for label, reference in _labelled(models)}
+    bundles = {label: model.path for label, model in resolved.items()}
     result = evaluate_models(bundles, chosen, source_height_mm=source_height_mm)
+    result, chosen, unscored = scored_part(result, chosen)
     print_table(result)
     if len(bundles) > 1:
         print_comparison(result, bundles, chosen)
-    if output is not None:
-        result.save(output)
-        typer.echo(f"wrote {output}")
+    if output is None:
+        typer.echo("\n-o OUT.h5 writes a page about it, OUT.html, with figures and intervals")
+        return
+    written = write_outputs(output, result, chosen, resolved, unscored)
+    for path in written.files:
+        typer.echo(f"wrote {path}")
+    log(written, uri)
 
 
-def _check_output(output: Path) -> None:
-    """Refuse to replace anything but an earlier evaluation: it may be somebody's recordings.
+def _labelled(models: list[str]) -> "list[tuple[str, str]]":
+    """Name for the table and reference of each model.
 
     Raises:
-        ConfigError: Naming the file.
+        ConfigError: If two have one name.
     """
-    from gerbil_tune.evaluation.results import EvaluationResult
-
-    if output.exists():
-        try:
-            EvaluationResult.load(output)
-        except (GerbilTuneError, OSError) as error:
+    found: dict[str, str] = {}
+    for text in models:
+        name, equals, reference = text.partition("=")
+        label = name if equals else text.removeprefix("models:/")
+        if not label.strip() or label in found:
+            what = "is given twice" if label in found else "has no name"
             raise ConfigError(
-                f"-o {output} is there already and holds no evaluation, so it is not replaced; choose "
-                "another name"
-            ) from error
+                f"--model {text}: a model {what}; give each a name of its own, such as --model "
+                f"second={reference or text}"
+            )
+        found[label] = reference if equals else text
+    return list(found.items())
 
 
 def evaluate_models(
@@ -107,13 +118,16 @@ def evaluate_models(
         source_height_mm: Assumed by SRP-PHAT.
         with_baselines: Whether to score chance and SRP-PHAT, too.
 
+    Returns:
+        All events: those that ``scored_part`` leaves out are NaN.
+
     Raises:
         DatasetError: If the events have no locations or wrong ones, or were recorded with another array.
     """
+    from gerbil_tune.cli.scoring import predicted_by
     from gerbil_tune.data.checks.cheap import cheap_checks, raise_on_errors
-    from gerbil_tune.evaluation.results import EvaluationResult, MethodResult
+    from gerbil_tune.evaluation.results import EvaluationResult
     from gerbil_tune.inference.inputs import check_recording
-    from gerbil_tune.inference.predict import predict_events
     from gerbil_tune.models.bundle import load_bundle
 
     if events.is_impulse_response:
@@ -139,8 +153,7 @@ def evaluate_models(
     for name, bundle in loaded.items():
         for note in check_recording(labelled, bundle.setup):
             typer.echo(f"warning: {note}", err=True)
-        predictions = predict_events(bundle, labelled, per_worker_batch_size=_BATCH)
-        methods.append(MethodResult.of_model(name, predictions))
+        methods.append(predicted_by(name, bundle, labelled))
     return EvaluationResult(
         data_path=", ".join(str(file.path) for file in labelled.files),
         arena_mm=first.setup.arena_mm,

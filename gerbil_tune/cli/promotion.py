@@ -121,11 +121,13 @@ def compare(
         DatasetError: If the events are not of the recording site of both.
     """
     from gerbil_tune.cli.evaluate import evaluate_models, print_table
+    from gerbil_tune.cli.scoring import scored_part
     from gerbil_tune.evaluation.paired import compare_methods
     from gerbil_tune.evaluation.verdict import judge
 
     new, old = names
     result = evaluate_models({old: champion, new: candidate}, events, with_baselines=False)
+    result, events, _ = scored_part(result, events)
     print_table(result)
     comparison = compare_methods(result, new, old, events.groups)
     typer.echo(f"\n{comparison.sentence(new, old)}")

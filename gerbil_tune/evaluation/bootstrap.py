@@ -20,6 +20,9 @@ from gerbil_tune.evaluation.results import MethodResult
 Floats = NDArray[np.float64]
 
 NUM_DRAWS = 2000
+_FEWEST_DRAWS = 400
+_MOST_DRAWN_EVENTS = 4 * 10**7
+"""Draws times events beyond which draws are fewer."""
 CONFIDENCE = 0.95
 COVERAGE = 0.95
 """What regions whose coverage is looked at state."""
@@ -53,15 +56,99 @@ def event_figures(method: MethodResult, locations_mm_NKD: NDArray[Any]) -> dict[
     return figures
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class ScoreDraws:
+    """Figures of merit of several methods on the events as they are, and on the same draws of them.
+
+    Attributes:
+        exact: By method and figure of merit.
+        drawn_R: Likewise, of each draw, (R,).
+        num_events: N.
+        num_draws: R.
+        num_groups: Groups that were drawn; None where single events were.
+    """
+
+    exact: dict[str, dict[str, float]]
+    drawn_R: dict[str, dict[str, Floats]]
+    num_events: int
+    num_draws: int
+    num_groups: int | None
+
+    def intervals(self, method: str, confidence: float = CONFIDENCE) -> dict[str, Interval]:
+        """How sure the figures of one method are."""
+        return {
+            name: Interval(value, *interval_ends(self.drawn_R[method][name], confidence))
+            for name, value in self.exact[method].items()
+        }
+
+
+def draw_scores(
+    figures: Mapping[str, Mapping[str, NDArray[Any]]],
+    groups_N: NDArray[Any] | None = None,
+    *,
+    num_draws: int | None = None,
+    seed: int = 0,
+) -> ScoreDraws:
+    """Score methods on many draws of the same events.
+
+    Args:
+        figures: By method: ``error_mm`` and perhaps ``nll`` and ``covered_95`` of each event, (N,), at least
+            one event.
+        groups_N: Group of each event; see ``drawing_units``.
+        num_draws: R; default ``usual_draws``.
+        seed: The same seed and data give the same numbers.
+
+    Returns:
+        error_median_mm, error_p90_mm, error_mean_mm, and where there is an uncertainty nll and coverage_95.
+    """
+    columns = {
+        method: [FigureColumn(name, values_N) for name, values_N in of_method.items()]
+        for method, of_method in figures.items()
+    }
+    num_events = len(next(iter(figures.values()))[ERROR])
+    units_N, num_groups = drawing_units(groups_N, num_events)
+    generator = np.random.default_rng(seed)
+    exact = _scored(columns, np.ones(num_events, np.int64))
+    draws = [
+        _scored(columns, draw_weights(units_N, generator))
+        for _ in range(num_draws or usual_draws(num_events))
+    ]
+    drawn_R = {
+        method: {name: np.array([draw[method][name] for draw in draws]) for name in scores}
+        for method, scores in exact.items()
+    }
+    return ScoreDraws(exact, drawn_R, num_events, len(draws), num_groups)
+
+
+def _scored(
+    columns: "Mapping[str, list[FigureColumn]]", weights_N: NDArray[np.int64]
+) -> dict[str, dict[str, float]]:
+    return {
+        method: {name: x for column in own for name, x in column.scores(weights_N).items()}
+        for method, own in columns.items()
+    }
+
+
+def usual_draws(num_events: int) -> int:
+    """Draws that are enough: of very many events fewer, for their intervals are narrow anyway."""
+    return max(_FEWEST_DRAWS, min(NUM_DRAWS, _MOST_DRAWN_EVENTS // max(num_events, 1)))
+
+
+def interval_ends(drawn_R: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Ends of the percentile interval of one figure."""
+    low, high = np.quantile(drawn_R, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
 def bootstrap_intervals(
     figures: Mapping[str, NDArray[Any]],
     groups_N: NDArray[Any] | None = None,
     *,
-    num_draws: int = NUM_DRAWS,
+    num_draws: int | None = None,
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """How sure the figures of one model are.
+    """How sure the figures of one method are; see ``draw_scores``.
 
     Args:
         figures: ``error_mm`` and perhaps ``nll`` and ``covered_95`` of each event, (N,), at least one event.
@@ -69,27 +156,9 @@ def bootstrap_intervals(
         num_draws: R.
         confidence: Mass of the intervals.
         seed: The same seed and data give the same numbers.
-
-    Returns:
-        error_median_mm, error_p90_mm, error_mean_mm, and where there is an uncertainty nll and coverage_95.
     """
-    columns = [FigureColumn(name, values_N) for name, values_N in figures.items()]
-    units_N, _ = drawing_units(groups_N, len(figures[ERROR]))
-    generator = np.random.default_rng(seed)
-
-    def scored(weights_N: NDArray[np.int64]) -> dict[str, float]:
-        return {
-            name: value for column in columns for name, value in column.scores(weights_N).items()
-        }
-
-    exact = scored(np.ones(len(units_N), np.int64))
-    drawn = [scored(draw_weights(units_N, generator)) for _ in range(num_draws)]
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    intervals = {}
-    for name, value in exact.items():
-        low, high = np.quantile([figures[name] for figures in drawn], tails)
-        intervals[name] = Interval(value, float(low), float(high))
-    return intervals
+    draws = draw_scores({"": figures}, groups_N, num_draws=num_draws, seed=seed)
+    return draws.intervals("", confidence)
 
 
 class FigureColumn:
@@ -103,7 +172,7 @@ class FigureColumn:
 
     def scores(self, weights_N: NDArray[np.int64]) -> dict[str, float]:
         """Figures of merit of a draw in which each event is as often as its weight."""
-        mean = float(np.average(self._values_N, weights=weights_N))
+        mean = float(weights_N @ self._values_N / weights_N.sum())
         if self._name == COVERED:
             return {"coverage_95": mean}
         if self._name != ERROR:

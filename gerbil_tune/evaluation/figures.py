@@ -152,7 +152,8 @@ def calibration_curve(result: EvaluationResult) -> Any:
         scaleanchor="x",
         constrain="domain",
     )
-    return style(figure, height=420, **LEGEND_BELOW)
+    legend_px = 22 * len(figure.data)
+    return style(figure, height=350 + legend_px, **{**LEGEND_BELOW, "margin_b": 64 + legend_px})
 
 
 def error_cdf(result: EvaluationResult) -> Any:
@@ -194,9 +195,14 @@ LEGEND_BELOW = {
 }
 
 
-def _colored(result: EvaluationResult) -> list[tuple[str, MethodResult]]:
+def method_colors(result: EvaluationResult) -> dict[str, str]:
+    """Colour of each method by name, the same in all figures."""
     count = len(METHOD_COLORS)
-    return [(METHOD_COLORS[i % count], method) for i, method in enumerate(result.methods)]
+    return {method.name: METHOD_COLORS[i % count] for i, method in enumerate(result.methods)}
+
+
+def _colored(result: EvaluationResult) -> list[tuple[str, MethodResult]]:
+    return list(zip(method_colors(result).values(), result.methods, strict=True))
 
 
 def _add_diagonal(figure: Any, num_events: int) -> None:

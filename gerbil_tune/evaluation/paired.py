@@ -20,11 +20,10 @@ from gerbil_tune.evaluation.bootstrap import (
     COVERED,
     ERROR,
     NLL,
-    NUM_DRAWS,
-    FigureColumn,
-    draw_weights,
-    drawing_units,
+    ScoreDraws,
+    draw_scores,
     event_figures,
+    interval_ends,
 )
 from gerbil_tune.evaluation.results import EvaluationResult
 
@@ -119,7 +118,7 @@ def paired_bootstrap(
     b: Mapping[str, NDArray[Any]],
     groups_N: NDArray[Any] | None = None,
     *,
-    num_draws: int = NUM_DRAWS,
+    num_draws: int | None = None,
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> PairedComparison:
@@ -143,34 +142,33 @@ def paired_bootstrap(
             f"two models are compared on the same events, at least one, but one has {num_events} and the "
             f"other {len(b['error_mm'])}"
         )
-    units_N, num_groups = drawing_units(groups_N, num_events)
     names = [name for name in (ERROR, NLL, COVERED) if name in a and name in b]
-    columns = [(FigureColumn(name, a[name]), FigureColumn(name, b[name])) for name in names]
-    exact = _differences(columns, np.ones(num_events, np.int64))
-    generator = np.random.default_rng(seed)
-    drawn = [_differences(columns, draw_weights(units_N, generator)) for _ in range(num_draws)]
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    both = {side: {name: figures[name] for name in names} for side, figures in (("a", a), ("b", b))}
+    draws = draw_scores(both, groups_N, num_draws=num_draws, seed=seed)
+    return paired_difference(draws, "a", "b", confidence)
+
+
+def paired_difference(
+    draws: ScoreDraws, a: str, b: str, confidence: float = CONFIDENCE
+) -> PairedComparison:
+    """Compare two methods that were scored on the same draws, in the figures that both have."""
+    exact_a, exact_b = (_lower_is_better(draws.exact[name]) for name in (a, b))
+    drawn_a, drawn_b = (_lower_is_better(draws.drawn_R[name]) for name in (a, b))
     differences = {}
-    for name, value in exact.items():
-        difference_R = np.array([difference[name] for difference in drawn])
-        low, high = np.quantile(difference_R, tails)
+    for name in exact_a:
+        if name not in exact_b:
+            continue
+        difference_R = drawn_a[name] - drawn_b[name]
+        low, high = interval_ends(difference_R, confidence)
         better = np.mean(difference_R < 0) + np.mean(difference_R == 0) / 2
-        differences[name] = Difference(value, float(low), float(high), float(better))
-    return PairedComparison(differences, num_events, num_groups, confidence)
+        value = float(exact_a[name] - exact_b[name])
+        differences[name] = Difference(value, low, high, float(better))
+    return PairedComparison(differences, draws.num_events, draws.num_groups, confidence)
 
 
-def _differences(
-    columns: list[tuple[FigureColumn, FigureColumn]], weights_N: NDArray[np.int64]
-) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for column_a, column_b in columns:
-        scores_b = column_b.scores(weights_N)
-        scores_a = column_a.scores(weights_N)
-        if "coverage_95" in scores_a:
-            short_a, short_b = (
-                max(0.0, COVERAGE - scores["coverage_95"]) for scores in (scores_a, scores_b)
-            )
-            found["shortfall_95"] = short_a - short_b
-        else:
-            found |= {name: score - scores_b[name] for name, score in scores_a.items()}
+def _lower_is_better(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The same scores with how far coverage falls short in the place of coverage."""
+    found = {name: score for name, score in scores.items() if name != "coverage_95"}
+    if "coverage_95" in scores:
+        found["shortfall_95"] = np.maximum(0.0, COVERAGE - np.asarray(scores["coverage_95"]))
     return found

@@ -1,14 +1,16 @@
 """Predictions of several methods for the same events: their table, and the file that keeps them.
 
 File (HDF5): ``/locations`` (N, K, D) and for each method ``/methods/000/predictions`` (N, K, D) and
-perhaps ``/covariance`` (N, K, D, D), ``/nll`` and ``/level`` (N, K), with the method's name as attribute.
+perhaps ``/covariance`` (N, K, D, D), ``/nll``, ``/level`` and ``/region_size_95`` (N, K), with the method's
+name as attribute.
 
 Letters: N events, K keypoints, D axes.
 """
 
+import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,17 @@ from gerbil_tune.errors import DatasetError
 from gerbil_tune.evaluation.accuracy import errors_mm, summarize_errors
 from gerbil_tune.evaluation.calibration import calibration_error, coverage
 from gerbil_tune.evaluation.predictions import EventPredictions
+from gerbil_tune.models.calibrated import LEVELS
 from gerbil_tune.units import ORIGIN, UNITS
 
-_FORMAT = "gerbil_tune evaluation 2"
-_OPTIONAL = {"covariance": "covariance_mm2_NKDD", "nll": "nll_NK", "level": "level_NK"}
+_FORMATS = "gerbil_tune evaluation"
+_FORMAT = f"{_FORMATS} 3"
+_OPTIONAL = {
+    "covariance": "covariance_mm2_NKDD",
+    "nll": "nll_NK",
+    "level": "level_NK",
+    "region_size_95": "region_size_95_NK",
+}
 """Datasets of a method that states an uncertainty, and the fields that they hold."""
 
 
@@ -50,6 +59,8 @@ class MethodResult:
         covariance_mm2_NKDD: Covariances (N, K, D, D), mm², or None.
         nll_NK: Negative log density of the truth, nats per mm^D, (N, K), or None.
         level_NK: Mass of the highest-density region that reaches the truth, (N, K), or None.
+        region_size_95_NK: Area in mm² (volume in mm³ of three axes) of the conformal region of 95 %, (N, K),
+            infinite where it is everything; or None, also where the model has no conformal regions.
     """
 
     name: str
@@ -57,17 +68,37 @@ class MethodResult:
     covariance_mm2_NKDD: NDArray[Any] | None = None
     nll_NK: NDArray[Any] | None = None
     level_NK: NDArray[Any] | None = None
+    region_size_95_NK: NDArray[Any] | None = None
 
     @classmethod
     def of_model(cls, name: str, predictions: EventPredictions) -> "MethodResult":
         """What a model says, compared with the truth."""
+        sizes_NK = predictions.region_size_NKR[..., LEVELS.index(0.95)]
         return cls(
             name,
             predictions.mean_mm_NKD,
             predictions.covariance_mm2_NKDD,
             predictions.nll_NK,
             predictions.level_NK,
+            None if np.isnan(sizes_NK).all() else sizes_NK,
         )
+
+    def of_events(self, rows: NDArray[Any]) -> "MethodResult":
+        """The same of some events: their places, or a mask (N,)."""
+        chosen = {
+            field: None if getattr(self, field) is None else getattr(self, field)[rows]
+            for field in _OPTIONAL.values()
+        }
+        return MethodResult(self.name, self.predictions_mm_NKD[rows], **chosen)
+
+    @property
+    def is_scored_N(self) -> NDArray[np.bool_]:
+        """Whether all that it says of an event are numbers, (N,)."""
+        is_number_N = np.isfinite(self.predictions_mm_NKD).all(axis=(1, 2))
+        for values_NK in (self.nll_NK, self.level_NK):
+            if values_NK is not None:
+                is_number_N &= np.isfinite(values_NK).all(axis=1)
+        return np.asarray(is_number_N)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -104,6 +135,16 @@ class EvaluationResult:
         for method in self.methods:
             _check_shapes(method, shape)
 
+    @property
+    def is_scored_N(self) -> NDArray[np.bool_]:
+        """Whether all methods answer an event by numbers, (N,); others would spoil means and medians."""
+        return np.asarray(np.logical_and.reduce([method.is_scored_N for method in self.methods]))
+
+    def of_events(self, rows: NDArray[Any]) -> "EvaluationResult":
+        """The same of some events: their places, or a mask (N,)."""
+        methods = tuple(method.of_events(rows) for method in self.methods)
+        return replace(self, locations_mm_NKD=self.locations_mm_NKD[rows], methods=methods)
+
     def rows(self) -> list[TableRow]:
         """One row a method, in the order of ``methods``."""
         return [self._row(method) for method in self.methods]
@@ -121,7 +162,11 @@ class EvaluationResult:
         )
 
     def figures(self, method: MethodResult) -> dict[str, float]:
-        """error_mean_mm, error_median_mm and error_p90_mm; with an uncertainty nll and how true it is."""
+        """error_mean_mm, error_median_mm and error_p90_mm; with an uncertainty nll and how true it is.
+
+        With conformal regions also region_area_95_mm2 or, of three axes, region_volume_95_mm3: the median
+        over events and keypoints, infinite where most regions are everything.
+        """
         summary = summarize_errors(errors_mm(method.predictions_mm_NKD, self.locations_mm_NKD))
         figures = {
             "error_mean_mm": summary.mean_mm,
@@ -133,6 +178,9 @@ class EvaluationResult:
         if method.level_NK is not None:
             figures["calibration_error"] = calibration_error(method.level_NK)
             figures["coverage_95"] = coverage(method.level_NK, 0.95)
+        if method.region_size_95_NK is not None:
+            name = region_size_name(self.locations_mm_NKD.shape[2])
+            figures[name] = median_size(method.region_size_95_NK)
         return figures
 
     def save(self, path: Path) -> None:
@@ -170,6 +218,17 @@ class EvaluationResult:
                 values = getattr(method, field)
                 if values is not None:
                     group[dataset] = values
+
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Whether a file was written by ``save``, perhaps of an earlier version."""
+        import h5py
+
+        try:
+            with h5py.File(path, "r") as file:
+                return str(file.attrs.get("format", "")).startswith(f"{_FORMATS} ")
+        except OSError:
+            return False
 
     @classmethod
     def load(cls, path: Path) -> "EvaluationResult":
@@ -214,6 +273,21 @@ class EvaluationResult:
                 for _, group in sorted(file["methods"].items())
             ),
         )
+
+
+def region_size_name(num_axes: int) -> str:
+    """What the size of a 95 % region is called among figures, with its unit."""
+    return {2: "region_area_95_mm2", 3: "region_volume_95_mm3"}[num_axes]
+
+
+def median_size(sizes_NK: NDArray[Any]) -> float:
+    """Median of sizes, some of which may be infinite; NaN of none."""
+    ordered = np.sort(sizes_NK, axis=None)
+    count = len(ordered)
+    if not count:
+        return math.nan
+    low, high = float(ordered[(count - 1) // 2]), float(ordered[count // 2])
+    return high if math.isinf(high) else (low + high) / 2
 
 
 def render_table(rows: Sequence[TableRow]) -> str:

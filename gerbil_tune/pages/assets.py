@@ -25,6 +25,8 @@ section > * + h3, table + h3, .figures + h3 { margin-top: 28px; }
 section > h2 + h3 { margin-top: 12px; }
 .figures + .scroll { margin-top: 20px; }
 p { margin: 6px 0; max-width: 74ch; }
+ul { margin: 8px 0; padding-left: 22px; max-width: 100ch; }
+li { margin: 2px 0; overflow-wrap: anywhere; }
 a { color: var(--accent); }
 .lead, figcaption, .note { color: var(--muted); }
 figcaption, .note { font-size: 14px; max-width: 74ch; }
@@ -46,7 +48,9 @@ table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { padding: 6px 10px; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 th { color: var(--muted); font-weight: 600; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.name { overflow-wrap: anywhere; }
+td.ends { white-space: pre; color: var(--muted); }
+td.ends::first-line { color: var(--ink); }
+td.name { overflow-wrap: anywhere; min-width: 120px; }
 td.date { white-space: nowrap; }
 td.meaning { min-width: 170px; }
 .pairs th { overflow-wrap: break-word; }
@@ -64,6 +68,10 @@ td.reason { min-width: 560px; }
   border-radius: 6px; padding: 2px 10px; cursor: pointer;
 }
 .choice button[aria-pressed=true] { background: var(--accent); color: var(--page); }
+.keys { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 4px 0; }
+.keys { font-size: 13px; color: var(--muted); }
+.keys span { display: inline-flex; align-items: center; gap: 6px; }
+.keys svg { width: 18px; height: 18px; flex: none; }
 .slices { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 4px 20px; }
 .slices h3 { font-size: 13.5px; font-weight: 600; overflow-wrap: anywhere; }
 .gradient { display: flex; align-items: center; gap: 8px; color: var(--muted); font-size: 13px; }
@@ -85,7 +93,6 @@ code { overflow-wrap: anywhere; }
 pre { background: var(--soft); border-radius: 8px; padding: 12px 14px; margin: 6px 0 14px; overflow-x: auto; }
 @media (max-width: 760px) {
   th, td { padding: 6px 7px; }
-  td.name { min-width: 120px; }
   main { padding: 20px 16px 48px; }
   h1 { font-size: 25px; }
   .columns { grid-template-columns: 1fr; gap: 16px; }

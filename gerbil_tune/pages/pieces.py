@@ -120,15 +120,15 @@ def commands(*lines: str) -> str:
     return f"<pre>{escape(chr(10).join(lines))}</pre>"
 
 
-def figure_block(item: PageFigure) -> str:
-    """A figure with its heading, data and caption."""
+def figure_block(item: PageFigure, key_of_colours: str = "") -> str:
+    """A figure with its heading, perhaps a key of its colours, data and caption."""
     width = f"min-width:{item.min_width_px}px;" if item.min_width_px else ""
     caption = f"<figcaption>{escape(item.caption)}</figcaption>" if item.caption else ""
     height = int(item.figure.layout.height)
     place = f"figure-{item.name}"
     css = "" if item.on_paper else ' class="screen"'
     return (
-        f"<figure{css}><h3>{escape(item.title)}</h3>"
+        f"<figure{css}><h3>{escape(item.title)}</h3>{key_of_colours}"
         f'<div class="scroll"><div class="plot" id="{place}" style="{width}height:{height}px"></div></div>'
         f'{caption}<script type="application/json" data-figure="{place}">{_figure_json(item.figure)}</script>'
         "</figure>"
@@ -156,6 +156,22 @@ def gradient(first: str, colours: Sequence[str], last: str) -> str:
     """A legend: colours that flow from the first to the last."""
     bar = f'<i style="background:linear-gradient(90deg,{",".join(colours)})"></i>'
     return f'<p class="gradient">{escape(first)} {bar} {escape(last)}</p>'
+
+
+def key(marks: Iterable[tuple[str, str]]) -> str:
+    """What marks mean: SVG elements in a square of 18, each with its words."""
+    inner = "".join(
+        f'<span><svg viewBox="0 0 18 18" aria-hidden="true">{mark}</svg>{escape(text)}</span>'
+        for mark, text in marks
+    )
+    return f'<div class="keys">{inner}</div>'
+
+
+def colour_key(names: Mapping[str, str]) -> str:
+    """Which colour is whose, by name; colours are ours, names anybody's."""
+    return key(
+        (f'<circle cx="9" cy="9" r="5" fill="{colour}"/>', name) for name, colour in names.items()
+    )
 
 
 def columns(*content: str, css: str = "columns") -> str:
@@ -188,6 +204,7 @@ def document(
     plotly_script: str,
     reload_s: float | None = None,
     generator: str = "gerbil-tune report",
+    style: str = "",
 ) -> str:
     """A whole page.
 
@@ -197,6 +214,7 @@ def document(
         plotly_script: The element that brings plotly.js.
         reload_s: After so long the page loads itself anew; it keeps its place.
         generator: The command that writes it, by which it knows its own pages again.
+        style: CSS beside that of all pages.
     """
     reload = (
         "" if reload_s is None else f"setTimeout(() => location.reload(), {1000 * reload_s:.0f});"
@@ -209,7 +227,7 @@ def document(
 <meta name="color-scheme" content="light dark">
 <meta name="generator" content="{escape(generator)}">
 <title>{escape(title)}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 <main>
