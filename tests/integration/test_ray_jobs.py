@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -23,6 +24,8 @@ from tests.integration.command_line import clean_environment, command
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 RAY = Path(sys.executable).with_name("ray")
+EPOCHS = 120
+"""Of a trial that is stopped by a command, which takes seconds to start."""
 _READY_S = 90.0
 
 
@@ -154,11 +157,36 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_site(tmp_path_factory.mktemp("a lab's 'ö' $HOME"))
 
 
+@dataclass(frozen=True)
+class Searched:
+    """A search as a job that was stopped in its trial, and ended by the same command as another job.
+
+    Attributes:
+        first: Id of the first job.
+        stopped: What ``--stop`` said.
+        paused: Epochs and steps of the trial then.
+        followed: What ``--follow`` of the stopped job said.
+        done: The second job.
+    """
+
+    first: str
+    stopped: subprocess.CompletedProcess[str]
+    paused: tuple[int, int]
+    followed: subprocess.CompletedProcess[str]
+    done: subprocess.CompletedProcess[str]
+
+
 @pytest.fixture(scope="module")
-def searched(cluster: Cluster, site: Path) -> subprocess.CompletedProcess[str]:
-    arguments = ("search", "space.yaml", "--data", "data", "--max-concurrent", "1")
-    more = ("--set", "training/epochs=3", "--set", "study/refit_epochs=2")
-    return cluster.ask("--", *arguments, *more, folder=site)
+def searched(cluster: Cluster, site: Path) -> Searched:
+    arguments = ("search", "space.yaml", "--data", "data", "--trials", "1", "--max-concurrent", "1")
+    arguments += ("--set", f"training/epochs={EPOCHS}", "--set", "study/refit_epochs=2")
+    first = cluster.submit(site, "--", *arguments)
+    run_dir = trial_dir(site, "faults", 0)
+    wait_for(lambda: place(run_dir)[0] >= 3, "epoch 3")
+    stopped = cluster.ask("--stop", first)
+    paused = place(run_dir)
+    followed = cluster.ask("--follow", first)
+    return Searched(first, stopped, paused, followed, cluster.ask("--", *arguments, folder=site))
 
 
 def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 120.0) -> None:
@@ -168,12 +196,23 @@ def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 120.
         time.sleep(0.05)
 
 
-def test_a_search_runs_as_a_job(searched: subprocess.CompletedProcess[str], site: Path) -> None:
-    assert searched.returncode == 0, searched.stdout + searched.stderr
-    assert "models:/gerbil-locator@champion" in searched.stdout
-    state = final_state(site, "faults")
-    assert [trial.state for trial in state.trials].count("COMPLETE") >= 1
+def test_a_search_runs_as_a_job(searched: Searched, site: Path) -> None:
+    assert searched.done.returncode == 0, searched.done.stdout + searched.done.stderr
+    assert "models:/gerbil-locator@champion" in searched.done.stdout
+    assert [trial.state for trial in final_state(site, "faults").trials] == ["COMPLETE"]
     assert (site / "trained_models/gerbil-locator/00001/config.json").is_file()
+
+
+def test_a_job_saves_when_it_is_stopped_and_the_same_command_goes_on(
+    searched: Searched, site: Path
+) -> None:
+    assert searched.stopped.returncode == 0, searched.stopped.stderr
+    assert searched.stopped.stdout == f"job {searched.first}: stopped\n"
+    assert 3 <= searched.paused[0] < EPOCHS
+    assert searched.followed.returncode == 75
+    assert "the same command goes on" in searched.followed.stderr
+    epochs = [int(row["epoch"]) for row in read_history(trial_dir(site, "faults", 0))]
+    assert epochs == list(range(1, EPOCHS + 1))
 
 
 @pytest.mark.usefixtures("searched")
@@ -186,29 +225,6 @@ def test_its_champion_predicts_as_a_job(cluster: Cluster, site: Path) -> None:
     with h5py.File(site / "out.h5") as file:
         assert file["predictions"].shape == (32, 2)
         assert np.isfinite(file["predictions"][:]).all()
-
-
-def test_a_job_saves_when_it_is_stopped_and_the_same_command_goes_on(
-    cluster: Cluster, site: Path
-) -> None:
-    arguments = ("search", "space.yaml", "--data", "data", "--name", "halted", "--trials", "1")
-    arguments += ("--max-concurrent", "1", "--set", "training/epochs=120")
-    arguments += ("--set", "study/refit_epochs=2")
-    first = cluster.submit(site, "--", *arguments)
-    run_dir = trial_dir(site, "halted", 0)
-    wait_for(lambda: place(run_dir)[0] >= 3, "epoch 3")
-    stopped = cluster.ask("--stop", first)
-    assert (stopped.returncode, stopped.stdout) == (0, f"job {first}: stopped\n"), stopped.stderr
-    paused = place(run_dir)
-    assert 3 <= paused[0] < 120
-    followed = cluster.ask("--follow", first)
-    assert followed.returncode == 75
-    assert "the same command goes on" in followed.stderr
-    again = cluster.ask("--", *arguments, folder=site)
-    assert again.returncode == 0, again.stdout + again.stderr
-    epochs = [int(row["epoch"]) for row in read_history(run_dir)]
-    assert epochs == list(range(1, 121))
-    assert [t.state for t in final_state(site, "halted").trials] == ["COMPLETE"]
 
 
 def test_the_exit_code_of_the_command_is_that_of_the_submission(
@@ -292,9 +308,9 @@ def test_plain_ray_job_submit_runs_the_same_command(cluster: Cluster, site: Path
 
 
 def test_the_token_is_in_no_log_and_no_command_line(
-    cluster: Cluster, searched: subprocess.CompletedProcess[str], site: Path
+    cluster: Cluster, searched: Searched, site: Path
 ) -> None:
-    assert searched.returncode == 0
+    assert searched.done.returncode == 0
     token = cluster.token.encode()
     files = [
         path
