@@ -24,8 +24,10 @@ demo: $(STAMP)
 	@$(BIN)/gerbil-tune demo
 
 # Some at a time, for many wait for other processes; a file's tests stay together and share what they have set up.
+# In the order of the folders, where files that take minutes come first: pytest-xdist would begin with those of
+# many tests, which take the shortest, and end with one that all but one core wait for.
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n 4 --dist loadfile
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(STAMP)
 	@$(BIN)/python -m pytest -m 'not slow and not ray and not exhaustive'
