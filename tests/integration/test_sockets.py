@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
+from tests.faults.harness import stored
 from tests.integration.command_line import SPACE, clean_environment, command
 from tests.integration.listening import Listener, listeners_of, processes_of
 
@@ -91,6 +93,14 @@ def seen(tmp_path_factory: pytest.TempPathFactory, ray_folder: Path) -> Seen:
             process.wait()
     assert process.returncode == 0, (folder / "output.txt").read_text()
     return seen
+
+
+def test_the_search_was_a_whole_one(seen: Seen) -> None:
+    """Else less would have listened; and no other test has a trial of two workers that comes to its end."""
+    (trial,) = stored(seen.folder, "tiny").trials
+    assert trial.state is TrialState.COMPLETE
+    assert sorted(trial.intermediate_values) == [1, 2, 3, 4]
+    assert (seen.folder / "trained_models/gerbil-locator/00001/config.json").is_file()
 
 
 def test_nothing_listens_beyond_this_machine(seen: Seen) -> None:

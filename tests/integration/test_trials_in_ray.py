@@ -16,6 +16,7 @@ from gerbil_tune.search.driver import run_trials
 from gerbil_tune.search.placement import machine_resources, plan_placement
 from gerbil_tune.search.stop_request import StopRequest
 from gerbil_tune.search.storage import storage_url
+from gerbil_tune.search.tasks import Ending, TrialTask
 from gerbil_tune.search.trial import TrialSite
 
 pytestmark = [
@@ -117,16 +118,33 @@ def test_one_trial_at_a_time_gives_the_same_study_twice(
     assert states == {TrialState.COMPLETE, TrialState.PRUNED}
 
 
+def note_a_perfect_trial(folder: Path, space: SpaceFile) -> None:
+    """Let a study hold a trial without an error in any epoch, which no later one can be as good as."""
+    folder.mkdir()
+    book = StudyBook(storage_url(folder), "s", space)
+    task = book.next_task()
+    assert isinstance(task, TrialTask)
+    epochs = space.base["training"]["epochs"]
+    for epoch in range(1, epochs + 1):
+        last = {"epoch": float(epoch), "val_error_median_mm": 0.0}
+        last["training_done"] = float(epoch == epochs)
+        assert not book.report(task.number, last)
+    book.finish(task.number, Ending("done", last={**last, "best_value": 0.0}))
+
+
 def test_two_workers_a_trial_with_an_early_stop(
     tmp_path: Path, make_site: Callable[..., TrialSite]
 ) -> None:
-    book = search(
-        tmp_path / "n", make_site(tmp_path / "n", workers=2), make_space(epochs=4), trials=3
-    )
-    states = [trial.state for trial in book.study.trials]
-    assert states[0] is TrialState.COMPLETE
-    assert all(state.is_finished() for state in states)
-    assert len(book.study.trials[0].intermediate_values) == 4
+    """After the early stop another trial begins: what it held is free. A whole one: test_sockets."""
+    folder, space = tmp_path / "n", make_space(epochs=100)
+    note_a_perfect_trial(folder, space)
+    book = search(folder, make_site(folder, workers=2), space, trials=3)
+    _, first, second = book.study.trials
+    for trial in (first, second):
+        assert trial.state is TrialState.PRUNED
+        assert trial.user_attrs["reason_kind"] == "early stop"
+        assert 1 in trial.intermediate_values
+        assert 100 not in trial.intermediate_values
 
 
 def test_a_diverged_trial_fails_with_its_reason_and_the_study_goes_on(
