@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -19,6 +20,31 @@ from gerbil_tune.tracking.store import connect, known_warnings_ignored
 from tests.integration.command_line import SPACE, clean_environment, command, run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+EPOCHS = 60
+SEARCH = ("search", "space.yaml", "--max-concurrent", "1", "--set", f"training/epochs={EPOCHS}")
+"""The first trial lasts some seconds: long enough to be stopped in it."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search of three trials that was stopped by Ctrl-C in the first, and ended by the same command.
+
+    Attributes:
+        folder: Where it ran.
+        stopped: What it printed until it was stopped.
+        code: Exit code then.
+        state: Of the first trial then.
+        epochs: That the first trial had told of then.
+        printed: What the second command printed.
+    """
+
+    folder: Path
+    stopped: str
+    code: int
+    state: TrialState
+    epochs: int
+    printed: str
 
 
 @pytest.fixture
@@ -44,10 +70,33 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def searched(site: Path) -> tuple[Path, str]:
-    """The folder after a search of three trials, and what the search printed."""
-    done = run(site, "search", "space.yaml", "--data", "data", "--max-concurrent", "1")
-    return site, done.stdout
+def searched(site: Path) -> Searched:
+    """The one search that most tests look at, for each takes a minute."""
+    process = subprocess.Popen(
+        command(*SEARCH, "--data", "data"),
+        cwd=site,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    history = history_of_first(site)
+    deadline = time.monotonic() + 120
+    while not (history.exists() and history.read_text().count("\n") >= 3):
+        assert time.monotonic() < deadline, "no epoch within two minutes"
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    stopped, _ = process.communicate(timeout=120)
+    state = stored(site).trials[0].state
+    epochs = len(history.read_text().splitlines())
+    done = run(site, *SEARCH, "--data", "data")
+    return Searched(site, stopped, process.returncode, state, epochs, done.stdout)
+
+
+def history_of_first(folder: Path) -> Path:
+    return folder / "studies/tiny/trials/00000/metrics.jsonl"
 
 
 def stored(folder: Path, name: str = "tiny") -> optuna.Study:
@@ -56,8 +105,22 @@ def stored(folder: Path, name: str = "tiny") -> optuna.Study:
     )
 
 
-def test_search_leaves_what_the_design_promises(searched: tuple[Path, str]) -> None:
-    folder, printed = searched
+def test_ctrl_c_and_the_same_command_again(searched: Searched) -> None:
+    assert searched.code == 75, searched.stopped
+    assert "run the same command again" in searched.stopped
+    assert "Traceback" not in searched.stopped
+    assert searched.state is TrialState.RUNNING
+    assert 3 <= searched.epochs < EPOCHS
+    # The search may have been stopped before it heard of the last epoch that the trial had finished.
+    heard = re.search(r"trial 0 starts, on from epoch (\d+)", searched.printed)
+    assert heard is not None
+    assert int(heard[1]) in (searched.epochs - 1, searched.epochs)
+    lines = history_of_first(searched.folder).read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == list(range(1, EPOCHS + 1))
+
+
+def test_search_leaves_what_the_design_promises(searched: Searched) -> None:
+    folder, printed = searched.folder, searched.printed
     study = stored(folder)
     assert [trial.state.is_finished() for trial in study.trials] == [True] * 3
     assert TrialState.COMPLETE in {trial.state for trial in study.trials}
@@ -79,9 +142,9 @@ def test_search_leaves_what_the_design_promises(searched: tuple[Path, str]) -> N
 
 @pytest.mark.usefixtures("quiet_mlflow")
 def test_mlflow_holds_one_parent_and_a_nested_run_for_each_trial(
-    searched: tuple[Path, str],
+    searched: Searched,
 ) -> None:
-    folder, _ = searched
+    folder = searched.folder
     client = connect(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("tiny")
     runs = client.search_runs([experiment.experiment_id])
@@ -99,8 +162,8 @@ def test_mlflow_holds_one_parent_and_a_nested_run_for_each_trial(
     assert version.run_id == parents[0].info.run_id
 
 
-def test_the_champion_predicts_and_is_evaluated(searched: tuple[Path, str]) -> None:
-    folder, _ = searched
+def test_the_champion_predicts_and_is_evaluated(searched: Searched) -> None:
+    folder = searched.folder
     reference = "models:/gerbil-locator@champion"
     run(folder, "predict", "--model", reference, "--data", "data/test_set.h5", "-o", "out.h5")
     with h5py.File(folder / "out.h5") as file:
@@ -115,18 +178,16 @@ def test_the_champion_predicts_and_is_evaluated(searched: tuple[Path, str]) -> N
         assert row in done.stdout
 
 
-def test_more_trials_continue_the_study_and_repeat_nothing(searched: tuple[Path, str]) -> None:
-    folder, _ = searched
+def test_more_trials_continue_the_study_and_repeat_nothing(searched: Searched) -> None:
+    folder = searched.folder
     before = [(trial.number, trial.params, trial.value) for trial in stored(folder).trials]
-    done = run(
-        folder, "search", "space.yaml", "--data", "data", "--trials", "4", "--max-concurrent", "1"
-    )
+    done = run(folder, *SEARCH, "--data", "data", "--trials", "4")
     after = stored(folder).trials
     assert [(trial.number, trial.params, trial.value) for trial in after[:3]] == before
     assert len(after) == 4
     assert "3 done before" in done.stdout
     assert "trial 0 starts" not in done.stdout
-    again = run(folder, "search", "space.yaml", "--data", "data", "--trials", "4")
+    again = run(folder, *SEARCH, "--data", "data", "--trials", "4")
     assert "starts" not in again.stdout
     assert "training it for" not in again.stdout
     assert "models:/gerbil-locator@champion" in again.stdout
@@ -150,48 +211,10 @@ def test_the_two_best_are_compared_and_a_budget_of_epochs_ends_a_study(site: Pat
     assert summary["state"] == "complete"
 
 
-def test_other_data_under_the_same_study_are_refused(searched: tuple[Path, str]) -> None:
-    folder, _ = searched
+def test_other_data_under_the_same_study_are_refused(searched: Searched) -> None:
+    folder = searched.folder
     other = folder / "other"
     shutil.copytree(folder / "data", other)
     shutil.copy(folder / "data/val_set.h5", other / "train_set.h5")
-    done = run(folder, "search", "space.yaml", "--data", "other", code=2)
+    done = run(folder, *SEARCH, "--data", "other", code=2)
     assert "begun on other data" in done.stderr
-
-
-def test_ctrl_c_and_the_same_command_again(site: Path) -> None:
-    arguments = ("search", "space.yaml", "--data", "data", "--name", "stopped")
-    arguments += ("--max-concurrent", "1", "--set", "training/epochs=60", "--trials", "2")
-    arguments += ("--set", "training/global_batch_size=8")
-    process = subprocess.Popen(
-        command(*arguments),
-        cwd=site,
-        env=clean_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    history = site / "studies/stopped/trials/00000/metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (history.exists() and history.read_text().count("\n") >= 3):
-        assert time.monotonic() < deadline, "no epoch within two minutes"
-        assert process.poll() is None, process.stdout and process.stdout.read()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 75, printed
-    assert "run the same command again" in printed
-    assert "Traceback" not in printed
-    assert stored(site, "stopped").trials[0].state is TrialState.RUNNING
-    epochs_before = len(history.read_text().splitlines())
-    assert 3 <= epochs_before < 60
-
-    done = run(site, *arguments)
-    # The search may have been stopped before it heard of the last epoch that the trial had finished.
-    heard = re.search(r"trial 0 starts, on from epoch (\d+)", done.stdout)
-    assert heard is not None
-    assert int(heard[1]) in (epochs_before - 1, epochs_before)
-    assert [trial.state.is_finished() for trial in stored(site, "stopped").trials] == [True, True]
-    epochs = [json.loads(line)["epoch"] for line in history.read_text().splitlines()]
-    assert epochs == list(range(1, 61))
