@@ -94,12 +94,16 @@ def _patiently(work: Callable[[], _T]) -> _T:
 def evaluate_champion(bundle: Path, test: "EventSet | None", study_dir: Path) -> None:
     """Score it on the test events, which no training has seen."""
     from gerbil_tune.cli.evaluate import evaluate_models, print_table
+    from gerbil_tune.cli.evaluation_page import write_outputs
+    from gerbil_tune.cli.scoring import scored_part
+    from gerbil_tune.tracking.model_registry import ResolvedModel
 
     if test is None or test.is_impulse_response:
         return
-    result = evaluate_models({"champion": bundle}, test)
-    result.save(study_dir / "evaluation.h5")
+    result, scored, unscored = scored_part(evaluate_models({"champion": bundle}, test), test)
     print_table(result)
+    model = ResolvedModel(bundle, str(bundle))
+    write_outputs(study_dir / "evaluation.h5", result, scored, {"champion": model}, unscored)
 
 
 def print_summary(study: Any, bundle: Path, page: Path, tracking_uri: str) -> None:

@@ -51,6 +51,8 @@ def breakdown_figure(breakdown: Breakdown, bins: Sequence[int], colors: Mapping[
         ticktext=labels,
         range=[-0.5, len(labels) - 0.5],
         automargin=True,
+        # Slanted labels that rise to their tick do not run out of a narrow figure.
+        autotickangles=[0, -45, -90],
         showgrid=False,
     )
     _set_error_axis(figure, np.concatenate(ends))

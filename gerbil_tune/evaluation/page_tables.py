@@ -111,8 +111,7 @@ def breakdown_table(found: Breakdown, bins: Sequence[int]) -> str:
             is_first, covered = number == 0, method.coverage_95_G
             ends = (float(low_mm_G[place]) for low_mm_G in (method.low_mm_G, method.high_mm_G))
             cells = [
-                Cell(found.labels[place] if is_first else ""),
-                number_cell(int(found.count_G[place]), ",d") if is_first else Cell(""),
+                text_cell(f"{found.labels[place]} ({found.count_G[place]:,})" if is_first else ""),
                 text_cell(name),
                 number_cell(float(method.median_mm_G[place]), ".1f"),
                 Cell(_between(*ends), css="number"),
@@ -121,10 +120,10 @@ def breakdown_table(found: Breakdown, bins: Sequence[int]) -> str:
             ]
             rows.append((cells, False))
     headings = (
-        *("events", "number", "method", "median (mm)", "95 % interval"),
+        *("events (number)", "method", "median (mm)", "95 % interval"),
         *("90th percentile (mm)", "95 % coverage"),
     )
-    classes = dict.fromkeys((1, 3, 4, 5, 6), "number")
+    classes = dict.fromkeys((2, 3, 4, 5), "number")
     return table(headings, rows, classes=classes)
 
 

@@ -33,6 +33,7 @@ STYLE = """
 .event svg { display: block; width: 100%; max-height: 190px; margin: 8px 0; }
 .event pre { margin: auto 0 0; padding: 8px 10px; font-size: 12px; white-space: pre-wrap; }
 .event pre { overflow-wrap: anywhere; }
+#breakdowns td.name { white-space: normal; }
 .floor { fill: var(--floor); stroke: var(--wall); stroke-width: 1.2; vector-effect: non-scaling-stroke; }
 .floor { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 .microphone { fill: var(--wall); }

@@ -104,7 +104,7 @@ pre { background: var(--soft); border-radius: 8px; padding: 12px 14px; margin: 6
   main { max-width: none; padding: 0; }
   nav { display: none; }
   .columns.figures { grid-template-columns: 1fr; }
-  .tall { max-height: none; overflow: visible; border: 0; }
+  .tall, .tall.short { max-height: none; overflow: visible; border: 0; }
   .tall table { font-size: 8.5pt; }
   .tall th { position: static; }
   .tall th, .tall td { padding: 2px 5px; white-space: normal; }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 from gerbil_tune.pages.assets import SCRIPT, STYLE
 
@@ -113,6 +114,11 @@ def _breakable(text: str) -> str:
 def paragraph(text: str, css: str = "") -> str:
     """A paragraph."""
     return f'<p class="{css}">{escape(text)}</p>' if css else f"<p>{escape(text)}</p>"
+
+
+def link(target: str, text: str) -> str:
+    """A paragraph that leads to a file beside the page."""
+    return f'<p><a href="{escape(quote(target))}">{escape(text)}</a>.</p>'
 
 
 def commands(*lines: str) -> str:

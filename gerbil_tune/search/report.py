@@ -35,7 +35,6 @@ from gerbil_tune.search.report_trials import all_trials
 from gerbil_tune.search.storage import is_running
 
 REPORT_FILE = "report.html"
-EVALUATION_FILE = "evaluation.h5"
 PARETO_FOLDER = "pareto"
 _PLOTLY_FILE = "plotly.min.js"
 _CONTENTS = (
@@ -69,7 +68,7 @@ def write_report(study_dir: Path, study: optuna.Study, *, reload_s: float | None
     if view.state != "running":
         reload_s = None
     shares, why_not = importances(study)
-    result, problem = _load_evaluation(study_dir / EVALUATION_FILE)
+    result, problem = _load_evaluation(study_dir / sections.EVALUATION_FILE)
     front = report_pareto.pareto_front(view.trials)
     figures = {figure.name: figure for figure in _figures(view, shares, front, result)}
     configs = _write_configs(study_dir / PARETO_FOLDER, view, front)

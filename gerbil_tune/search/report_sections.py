@@ -15,6 +15,7 @@ from gerbil_tune.pages.pieces import (
     figure_block,
     gradient,
     key_value_table,
+    link,
     number_cell,
     paragraph,
     scroll,
@@ -45,6 +46,12 @@ _NOT_EVALUATED = (
     "beamforming) on test events, and add the error map, predicted against true locations, the calibration "
     "curve and the distribution of errors here:"
 )
+_EVALUATION_PAGE = (
+    "The page of this evaluation: with intervals, by session, call length, signal-to-noise ratio and place, "
+    "and the worst events"
+)
+EVALUATION_FILE = "evaluation.h5"
+"""In the study's folder; a page of the same name may be beside it."""
 SLICE = "slice_"
 
 
@@ -160,6 +167,8 @@ def evaluation(
             paragraph(missing),
             commands(*_evaluate_commands(view, study_dir)),
         )
+    page = (study_dir / EVALUATION_FILE).with_suffix(".html")
+    more = [link(page.name, _EVALUATION_PAGE)] if page.is_file() else []
     count = len(result.locations_mm_NKD)
     about = (
         f"{count} events of {result.data_path}. The maps below are of {result.methods[-1].name}."
@@ -173,6 +182,7 @@ def evaluation(
         "evaluation",
         "How good it is",
         paragraph(about),
+        *more,
         scroll(_methods_table(result.rows(), result.methods[-1].name)),
         paragraph(reading, "note"),
         columns(
@@ -296,7 +306,7 @@ def next_commands(view: StudyView, study_dir: Path) -> str:
 
 def _evaluate_commands(view: StudyView, study_dir: Path) -> tuple[str, str]:
     model = str(view.attributes.get("champion_uri") or view.attributes.get("bundle") or "MODEL")
-    output = shlex.quote(str(study_dir / "evaluation.h5"))
+    output = shlex.quote(str(study_dir / EVALUATION_FILE))
     return (
         f"gerbil-tune evaluate --model {shlex.quote(model)} --data TEST.h5 -o {output}",
         f"gerbil-tune report {shlex.quote(str(study_dir))}",
