@@ -59,7 +59,7 @@ def test_a_run_that_is_stopped_goes_on(
     arguments = ("train", "--data", "calls.h5", "--set", f"training/epochs={EPOCHS}")
     arguments += ("--set", "training/global_batch_size=8")
     expected = 1
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGUSR1 reaches a training in tests/slurm
         code, lines, errors = stop_with(number, tmp_path, *arguments)
         assert code == 75
         assert errors.startswith(ASKED)
