@@ -57,6 +57,10 @@ def check_outputs(output: Path) -> None:
             f"-o {output} names the file of all predictions, beside which the page gets the ending .html and "
             f"its numbers .json; end it in .h5: -o {output.with_suffix('.h5')}"
         )
+    if output.is_dir():
+        raise ConfigError(
+            f"-o {output} is a folder; name the file of all predictions, such as {output / 'evaluation.h5'}"
+        )
     for path, is_ours, what in (
         (output, EvaluationResult.is_one, "evaluation"),
         (beside(output, ".html"), is_page, "page of an evaluation"),

@@ -172,12 +172,12 @@ class FigureColumn:
 
     def scores(self, weights_N: NDArray[np.int64]) -> dict[str, float]:
         """Figures of merit of a draw in which each event is as often as its weight."""
-        mean = float(weights_N @ self._values_N / weights_N.sum())
-        if self._name == COVERED:
-            return {"coverage_95": mean}
         if self._name != ERROR:
-            return {self._name: mean}
-        ranks_N = np.cumsum(weights_N[self._order_N])
+            mean = float((weights_N * self._values_N).sum() / weights_N.sum())
+            return {"coverage_95" if self._name == COVERED else self._name: mean}
+        weights_N = weights_N[self._order_N]
+        ranks_N = np.cumsum(weights_N)
+        mean = float((weights_N * self._sorted_N).sum() / ranks_N[-1])
         scores = {
             name: self._value_at((ranks_N[-1] - 1) * quantile, ranks_N)
             for name, quantile in _QUANTILES.items()

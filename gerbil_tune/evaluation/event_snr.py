@@ -61,14 +61,14 @@ def _frame_powers(
     file_F = np.repeat(events.file_numbers[rows], num_frames_N)
     powers_FC = np.empty((len(first_F), events.num_microphones), np.float32)
     step = max(1, _VALUES_AT_ONCE // (frame_samples * events.num_microphones))
-    offset_T = np.arange(frame_samples)
     for number in np.unique(file_F).tolist():
         audio_TC = events.files[number].audio()
+        shape = (frame_samples, audio_TC.shape[1])
+        frame_at_TTC = np.lib.stride_tricks.sliding_window_view(audio_TC, shape)[:, 0]
         places = np.flatnonzero(file_F == number)
         for start in range(0, len(places), step):
             part = places[start : start + step]
-            frames_FTC = audio_TC[first_F[part, None] + offset_T]
-            powers_FC[part] = _variances(frames_FTC)
+            powers_FC[part] = _variances(frame_at_TTC[first_F[part]])
     return powers_FC
 
 

@@ -144,7 +144,7 @@ def summarize(evaluation: Evaluation) -> Summary:
     truth = result.locations_mm_NKD
     figures = {method.name: event_figures(method, truth) for method in result.methods}
     staged = {
-        (weights.model, weights.stage): event_figures(weights.method, truth)
+        (weights.model, weights.stage): {ERROR: event_figures(weights.method, truth)[ERROR]}
         for weights in evaluation.other_weights
         if weights.method is not None
     }
@@ -156,7 +156,7 @@ def summarize(evaluation: Evaluation) -> Summary:
     by_weights = {}
     for model in evaluation.models:
         of_model = {
-            stage: draws.intervals(name)
+            stage: _errors_only(draws.intervals(name))
             for stage in STAGES
             if (name := model.name if stage == "best" else keys.get((model.name, stage), ""))
         }
@@ -201,6 +201,11 @@ def summarize(evaluation: Evaluation) -> Summary:
         num_draws=draws.num_draws,
         num_groups=draws.num_groups,
     )
+
+
+def _errors_only(scores: Mapping[str, Interval]) -> dict[str, Interval]:
+    """Without the uncertainty, which is calibrated for the best weights alone."""
+    return {name: found for name, found in scores.items() if name.startswith("error_")}
 
 
 def _further(figures: Mapping[str, float], scored: Mapping[str, float]) -> dict[str, float]:

@@ -226,6 +226,15 @@ def test_without_evaluation_the_page_says_how_to_get_one(
     assert f"evaluate --model models:/locator/3 --data TEST.h5 -o {tmp_path}/evaluation.h5" in shown
 
 
+def test_the_page_of_the_evaluation_is_linked_where_it_is_there(
+    study: optuna.Study, tmp_path: Path
+) -> None:
+    save_evaluation(tmp_path / "evaluation.h5")
+    assert "evaluation.html" not in read(write_report(tmp_path, study)).links
+    (tmp_path / "evaluation.html").touch()
+    assert "evaluation.html" in read(write_report(tmp_path, study)).links
+
+
 def test_a_broken_evaluation_costs_only_its_section(study: optuna.Study, tmp_path: Path) -> None:
     (tmp_path / "evaluation.h5").write_text("no")
     page = read(write_report(tmp_path, study))
