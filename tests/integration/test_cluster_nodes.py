@@ -52,19 +52,27 @@ def one_machine(ray_folder: Path) -> Iterator[SeveralNodes]:
         yield nodes
 
 
+def make_folder(path: Path) -> Path:
+    """Put data and a place for studies into a folder."""
+    write_event_file(path / "data" / "calls.h5")
+    (path / "studies").mkdir()
+    return path
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_event_file(tmp_path / "data" / "calls.h5")
-    (tmp_path / "studies").mkdir()
-    return tmp_path
+    return make_folder(tmp_path)
 
 
 @pytest.fixture
-def cluster(one_machine: SeveralNodes, ray_folder: Path, folder: Path) -> SeveralNodes:
+def cluster(
+    one_machine: SeveralNodes, ray_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> SeveralNodes:
     """A cluster of one machine; if others had joined it, they are gone."""
     if any(ray_folder.glob("joined-*")):
+        elsewhere = make_folder(tmp_path_factory.mktemp("elsewhere"))
         one_machine.cluster.wait_for(
-            lambda: ask(one_machine, folder).stdout.startswith("1 machines"), "end of the node"
+            lambda: ask(one_machine, elsewhere).stdout.startswith("1 machines"), "end of the node"
         )
     return one_machine
 
