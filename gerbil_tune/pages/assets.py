@@ -47,7 +47,8 @@ figure { margin: 18px 0 0; min-width: 0; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { padding: 6px 10px; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 th { color: var(--muted); font-weight: 600; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number { white-space: nowrap; }
 td.ends { white-space: pre; color: var(--muted); }
 td.ends::first-line { color: var(--ink); }
 td.name { overflow-wrap: anywhere; min-width: 120px; }
@@ -75,7 +76,7 @@ td.reason { min-width: 560px; }
 .slices { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 4px 20px; }
 .slices h3 { font-size: 13.5px; font-weight: 600; overflow-wrap: anywhere; }
 .gradient { display: flex; align-items: center; gap: 8px; color: var(--muted); font-size: 13px; }
-.gradient i { width: 120px; height: 9px; border-radius: 5px; }
+.gradient i { width: 120px; height: 9px; border-radius: 5px; print-color-adjust: exact; }
 .tall th { position: sticky; top: 0; background: var(--page); z-index: 1; }
 .tall td { white-space: nowrap; }
 .tall td.reason { white-space: normal; }
