@@ -12,6 +12,7 @@ from gerbil_tune.config.architectures import ConvStackConfig
 from gerbil_tune.models.batch_norm import MaskedBatchNorm
 from gerbil_tune.models.fast_conv import conv1d
 from gerbil_tune.models.scaling import time_mask
+from gerbil_tune.models.uncompiled import uncompiled
 
 _NUMBERS_AT_ONCE = 1 << 19
 """Of a gate's output: few enough for the caches."""
@@ -133,7 +134,7 @@ class GatedConv1d(SameConv1d):
         return activated_BCT * torch.sigmoid(gate_BCT), mask_B1T
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 def _gated(signal_BCT: Tensor, gate_BCT: Tensor, leak: float) -> Tensor:
     """Activate a signal and multiply it by its gate, which is overwritten; without gradients.
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from gerbil_tune.buffers import BufferPool
 from gerbil_tune.models.tiled_conv import TiledConvolution, Tiling, best_tiling
+from gerbil_tune.models.uncompiled import uncompiled
 
 _WORTH = 0.5
 """Tiles are taken where they cost at most this part of the direct method's multiplications."""
@@ -58,7 +59,7 @@ def conv1d(
     return functional.conv1d(padded_BCT, weight_OCK, bias_O, stride, 0, dilation)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # it would find nothing to fuse
+@uncompiled
 def _on_cpu(
     x_BCT: Tensor,
     weight_OCK: Tensor,

@@ -62,7 +62,7 @@ def test_files_and_content(tmp_path, weights_folder):
         "provenance.json",
     }
     calibration = json.loads((folder / "calibration.json").read_text())
-    assert calibration == {"temperature": 1.5, "conformal": None}
+    assert calibration == {"temperature": 1.5, "conformal": None, "callers": None}
     assert json.loads((folder / "provenance.json").read_text()) == {"trial": 3}
     assert folder.stat().st_mode & 0o777 == 0o755
     assert read_bundle_config(folder) == (ExperimentConfig(), SETUP)

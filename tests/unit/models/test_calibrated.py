@@ -5,6 +5,7 @@ import pytest
 
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.models.calibrated import NUM_ZONES, Calibration, ConformalThresholds
+from gerbil_tune.models.caller_rule import CallerRule
 
 NOSE, HEAD = (1.0, 4.0, math.inf), (1.5, 5.0, 7.0)
 
@@ -22,7 +23,12 @@ def stored(**changes) -> dict:
     return values
 
 
-@pytest.mark.parametrize("whole", [calibration(), Calibration(), Calibration(0.5)])
+RULE = CallerRule(1.2, 0.1, (10.0, 20.0), (0.05,), ((math.inf, 2.5, 1.0, 0.5),), 640)
+
+
+@pytest.mark.parametrize(
+    "whole", [calibration(), Calibration(), Calibration(0.5), Calibration(callers=RULE)]
+)
 def test_what_is_written_is_read(whole: Calibration) -> None:
     text = json.dumps(whole.to_json(), allow_nan=False)
 
