@@ -23,8 +23,8 @@ _METRICS = {
 _LIMITS = (
     "It is for this array of microphones in this arena alone: with other positions its locations are wrong, "
     "without a sign of it.",
-    "It locates one caller a call, and with tracks of several animals tells which of them it was. It does not "
-    "detect calls in a recording, and two animals that call at once it does not tell apart.",
+    "It locates one caller a call, and with tracks of several animals tells which of them it was. It does "
+    "not detect calls in a recording, and two animals that call at once it does not tell apart.",
     "Stated regions hold what they promise for calls like those of the validation events. Other animals, "
     "other noise or moved microphones ask for labelled events of their own: `gerbil-tune evaluate` says how "
     "far they still hold.",
