@@ -122,7 +122,8 @@ def fit_caller_rule(
     """Find when a caller is clear, from calls of known place beside which another animal is put.
 
     Args:
-        density: Calibrated, of N events that were not trained on; the first 5,000 of them are used.
+        density: Calibrated, of N events that were not trained on; at most 5,000 of them, evenly spaced, are
+            used.
         truth_mm_NKD: True locations, (N, K, D) mm.
         setup: The recording site.
 
@@ -132,8 +133,9 @@ def fit_caller_rule(
     num_events = min(len(truth_mm_NKD), _MOST_EVENTS)
     if num_events < FEWEST_EVENTS:
         return None
-    density = density.rows(slice(0, num_events))
-    truth_NKD = np.asarray(truth_mm_NKD[:num_events], np.float64)
+    chosen_N = np.linspace(0, len(truth_mm_NKD) - 1, num_events).round().astype(np.int64)
+    density = density.rows(torch.from_numpy(chosen_N).to(density.means_mm_BKMD.device))
+    truth_NKD = np.asarray(truth_mm_NKD[chosen_N], np.float64)
     half_diagonal_mm = math.hypot(*setup.arena_mm[:2]) / 2
     edges_mm = tuple(float(edge) for edge in _EDGES_MM if edge < half_diagonal_mm)
     rivals = _rivals(truth_NKD, (0.0, *edges_mm), setup)
