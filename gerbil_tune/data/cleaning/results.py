@@ -11,7 +11,6 @@ import csv
 import io
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from gerbil_tune.data.events import EventSet
 from gerbil_tune.data.files.index_files import write_indices
 from gerbil_tune.errors import ConfigError
 from gerbil_tune.geometry import RecordingSetup
+from gerbil_tune.pages.writing import write_text
 
 INDEX_FILE = "kept.npy"
 REPORT_FILE = "cleaning.json"
@@ -61,8 +61,8 @@ def write_cleaning(
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_text(folder / MEASURES_FILE, _measures_as_csv(events, result))
-        _write_text(folder / REPORT_FILE, report + "\n")
+        write_text(folder / MEASURES_FILE, _measures_as_csv(events, result))
+        write_text(folder / REPORT_FILE, report + "\n")
     except OSError as error:
         raise ConfigError(
             f"folder {folder} cannot be written ({error.strerror}); name one that can be"
@@ -160,12 +160,3 @@ def _measures_as_csv(events: EventSet, result: CleaningResult) -> str:
 
 def _short(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.6g}"
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
