@@ -36,14 +36,14 @@ test-faults: $(STAMP)
 	@$(BIN)/python -m pytest tests/faults -m ''
 	@$(BIN)/python -m pytest tests/integration tests/contracts -m exhaustive
 
-# A real SLURM of two nodes in namespaces; root installs Debian's packages for it.
+# A real SLURM of two nodes in namespaces, one for each test; root installs Debian's packages for it.
 test-slurm: $(STAMP)
 	@for p in slurmctld slurmd munged ip shellcheck; do command -v $$p > /dev/null || missing=1; done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	  apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM_PACKAGES) > /dev/null; fi
 	@REQUIRE_SLURM=1 $(BIN)/python -m pytest tests/slurm tests/unit/launch/test_scripts.py -m '' \
-	  -o faulthandler_timeout=900
+	  -o faulthandler_timeout=900 -n 2 --maxschedchunk 1
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
