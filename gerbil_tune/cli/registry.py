@@ -70,7 +70,7 @@ def register_bundle_folder(
     loaded = load_bundle(bundle)
     model = name or loaded.name
     provenance, setup = loaded.provenance, loaded.setup
-    conformal = loaded.calibration.conformal
+    conformal, callers = loaded.calibration.conformal, loaded.calibration.callers
     card = CardFacts(
         name=model,
         architecture=loaded.kind,
@@ -80,6 +80,7 @@ def register_bundle_folder(
         temperature=loaded.calibration.temperature,
         conformal_levels=() if conformal is None else conformal.levels,
         provenance=provenance,
+        caller_error_rate=None if callers is None else callers.lowest_error_rate,
     )
     noted = {name: str(provenance[name]) for name in ("study", "commit") if provenance.get(name)}
     version = model_registry.register_bundle(

@@ -112,10 +112,17 @@ def remarks_on_tracks(
             "train it again, or import it again with --data and 100 events with locations or more"
         ]
     if promised_error_rate(rule, error_rate, len(events.animals.names)) is None:
+        lowest = rule.lowest_error_rate
+        rivals = max(1, len(events.animals.names) - 1)
+        advice = (
+            "calibrate it on more"
+            if lowest is None
+            else f"ask for --error-rate {lowest * rivals:g} or more"
+        )
         return [
             f"nobody will be named as the caller in {name}: an error rate of {error_rate:g} cannot be "
             f"promised of {len(events.animals.names)} animals from the {rule.num_events:,} events that the "
-            "model was calibrated on; ask for a higher --error-rate"
+            f"model was calibrated on; {advice}"
         ]
     return []
 

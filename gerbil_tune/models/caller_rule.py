@@ -39,6 +39,12 @@ class CallerRule:
     thresholds: tuple[tuple[float, ...], ...]
     num_events: int
 
+    @property
+    def lowest_error_rate(self) -> float | None:
+        """Lowest rate at which one of two animals can be named; None: nobody ever is."""
+        rows = zip(self.error_rates, self.thresholds, strict=True)
+        return next((rate for rate, row in rows if min(row) < math.inf), None)
+
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary that ``json`` can write and ``from_json`` reads."""
         return {

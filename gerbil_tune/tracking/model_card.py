@@ -44,6 +44,7 @@ class CardFacts:
         temperature: Of the calibration.
         conformal_levels: Coverage that its regions promise; empty without conformal calibration.
         provenance: Where it came from.
+        caller_error_rate: Lowest rate at which one of two animals can be named as the caller, or None.
     """
 
     name: str
@@ -54,6 +55,7 @@ class CardFacts:
     temperature: float
     conformal_levels: Sequence[float]
     provenance: Mapping[str, Any]
+    caller_error_rate: float | None = None
 
 
 def model_card(facts: CardFacts) -> str:
@@ -117,6 +119,15 @@ def _metrics(facts: CardFacts) -> str:
 
 
 def _calibration(facts: CardFacts) -> str:
+    if facts.caller_error_rate is None:
+        return _uncertainty(facts)
+    return (
+        f"{_uncertainty(facts)} Where tracks of two animals are given, the caller is named at an error rate of "
+        f"{facts.caller_error_rate:.2g} or more."
+    )
+
+
+def _uncertainty(facts: CardFacts) -> str:
     way = "widened" if facts.temperature > 1 else "narrowed"
     said = f"Stated densities are {way} by a temperature of {facts.temperature:.3g}."
     if not facts.conformal_levels:

@@ -88,6 +88,7 @@ def test_another_error_rate_is_another_job(model, dyads, tmp_path):
     summary = predict_files(model, [dyads], output, start_ray=no_ray, error_rate=0.02)
     assert summary.num_events == 6
     assert "cannot be promised of 2 animals" in summary.notes[-1]
+    assert summary.notes[-1].endswith("calibrated on; ask for --error-rate 0.05 or more")
     with h5py.File(output) as file:
         assert (file["emitter"][:] == -1).all()
 

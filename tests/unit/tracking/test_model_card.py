@@ -56,3 +56,9 @@ def test_what_is_not_known_is_left_out() -> None:
     assert "There are no conformal regions." in card
     assert "commit" not in card
     assert "None" not in card
+
+
+def test_it_says_how_surely_callers_are_named() -> None:
+    assert "tracks of two animals" not in model_card(FACTS)
+    card = model_card(replace(FACTS, caller_error_rate=0.02))
+    assert "the caller is named at an error rate of 0.02 or more." in card
