@@ -122,8 +122,8 @@ def _calibration(facts: CardFacts) -> str:
     if facts.caller_error_rate is None:
         return _uncertainty(facts)
     return (
-        f"{_uncertainty(facts)} Where tracks of two animals are given, the caller is named at an error rate of "
-        f"{facts.caller_error_rate:.2g} or more."
+        f"{_uncertainty(facts)} Where tracks of two animals are given, the caller is named at an error rate "
+        f"of {facts.caller_error_rate:.2g} or more."
     )
 
 
