@@ -187,7 +187,8 @@ def assign(
     thresholds_S = np.asarray(_row(rule, error_rate / num_rivals))
     separation_NA[np.isnan(apart_NA)] = len(thresholds_S) - 1
     ahead_NA = weights_NA[rows, callers_N][:, None] - weights_NA
-    is_clear_NA = ahead_NA >= thresholds_S[separation_NA]
+    # Two that were not seen are alike, whatever the threshold.
+    is_clear_NA = (ahead_NA >= thresholds_S[separation_NA]) & (ahead_NA > 0)
     is_clear_NA[rows, callers_N] = True
     callers_N[~is_clear_NA.all(axis=1)] = NOBODY
     probabilities_NA = caller_probabilities(log_densities_NA, log_uniform, **options)

@@ -1,6 +1,7 @@
 """Which animal called: probabilities, and the error rate that is promised."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,6 +130,8 @@ def test_an_animal_that_was_not_seen_may_be_anywhere() -> None:
     even, named = assign(found, nobody, UNIFORM, rule, 0.05)
     np.testing.assert_allclose(even, 0.5)
     assert (named == NOBODY).all()
+    lenient = replace(rule, thresholds=((0.0,) * len(rule.thresholds[0]),) * len(rule.thresholds))
+    assert (assign(found, nobody, UNIFORM, lenient, 0.05)[1] == NOBODY).all()
 
 
 def test_where_nothing_can_be_told_nobody_is_named() -> None:
