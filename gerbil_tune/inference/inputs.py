@@ -169,9 +169,10 @@ def check_recordings(
         notes.extend(check_recording(recording.events, setup))
         name = recording.file.path.name
         # Tracks in a wrong frame would name the wrong callers.
-        raise_on_errors(check_tracks(recording.events, setup.arena_mm), recording.file.path)
+        of_tracks = check_tracks(recording.events, setup.arena_mm)
+        raise_on_errors(of_tracks, recording.file.path)
         # What is wrong with single events spoils these alone: it is told, and does not stop the others.
-        findings = prediction_checks(recording.events, setup)
+        findings = [*prediction_checks(recording.events, setup), *of_tracks]
         notes.extend(f"{name}: {finding.message}" for finding in findings)
         return recording
 

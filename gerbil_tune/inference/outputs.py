@@ -225,6 +225,7 @@ def _attributes(
         "model_version": model.version or "",
         "model_fingerprint": bundle.fingerprint,
         "temperature": bundle.calibration.temperature,
+        "calibration_fingerprint": bundle.calibration.fingerprint,
         "data_fingerprint": events.fingerprint(),
         "package_version": gerbil_tune.__version__,
     }

@@ -140,6 +140,7 @@ _TITLES = {
     "model_version": "model",
     "model_fingerprint": "model",
     "temperature": "model",
+    "calibration_fingerprint": "calibration of the model",
     "data_fingerprint": "input file",
     "chosen_events": "choice of events",
     "error_rate": "error rate",

@@ -10,6 +10,8 @@
 A threshold that is null is infinite: too few events to promise that level, so the region is everything.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -117,6 +119,12 @@ class Calibration:
             "conformal": None if self.conformal is None else self.conformal.to_json(),
             "callers": None if self.callers is None else self.callers.to_json(),
         }
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all of it, 16 hex digits."""
+        text = json.dumps(self.to_json(), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @classmethod
     def from_json(cls, values: Any, source: Path | str) -> "Calibration":

@@ -93,20 +93,20 @@ def table(
 def _cell(cell: Cell) -> str:
     css = f' class="{cell.css}"' if cell.css else ""
     value = "" if cell.value is None else f' data-value="{escape(str(cell.value))}"'
-    text = _breakable(cell.text) if cell.css == "name" else escape(cell.text)
+    text = breakable(cell.text) if cell.css == "name" else escape(cell.text)
     return f"<td{css}{value}>{text}</td>"
 
 
 def key_value_table(pairs: Iterable[tuple[str, str]]) -> str:
     """A table of two columns without a heading."""
     rows = "".join(
-        f'<tr><th scope="row">{_breakable(key)}</th><td class="name">{_breakable(value)}</td></tr>'
+        f'<tr><th scope="row">{breakable(key)}</th><td class="name">{breakable(value)}</td></tr>'
         for key, value in pairs
     )
     return f'<table class="pairs"><tbody>{rows}</tbody></table>'
 
 
-def _breakable(text: str) -> str:
+def breakable(text: str) -> str:
     """Text that may break after the separators of paths and names."""
     return re.sub(r"([/_@])", r"\1<wbr>", escape(text))
 

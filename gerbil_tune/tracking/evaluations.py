@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from gerbil_tune.errors import LaunchError
 from gerbil_tune.tracking.store import (
     connect,
     default_artifact_location,
-    mlflow_error,
+    find_or_create_experiment,
     sqlite_file,
     store_errors,
 )
 from gerbil_tune.tracking.tracker import now_ms, split_finite
-from gerbil_tune.urls import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -69,7 +67,8 @@ def log_evaluation(record: EvaluationRecord, tracking_uri: str) -> str:
     """
     with store_errors(tracking_uri, "used to log the evaluation"):
         client = connect(tracking_uri)
-        experiment_id = _experiment(client, tracking_uri)
+        location = default_artifact_location(tracking_uri)
+        experiment_id = find_or_create_experiment(client, EXPERIMENT, location, tracking_uri)
         tags = {KIND_TAG: "evaluation", **record.tags}
         run = client.create_run(experiment_id, run_name=record.name, tags=tags)
         run_id = str(run.info.run_id)
@@ -81,25 +80,6 @@ def log_evaluation(record: EvaluationRecord, tracking_uri: str) -> str:
             raise
         client.set_terminated(run_id, "FINISHED")
     return run_id
-
-
-def _experiment(client: "MlflowClient", tracking_uri: str) -> str:
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is None:
-        try:
-            location = default_artifact_location(tracking_uri)
-            return str(client.create_experiment(EXPERIMENT, location))
-        except mlflow_error() as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            # Another process was faster.
-            experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment.lifecycle_stage != "active":
-        raise LaunchError(
-            f"the MLflow experiment {EXPERIMENT!r} in {without_password(tracking_uri)} was deleted; restore "
-            f"it with `mlflow experiments restore -x {experiment.experiment_id}`"
-        )
-    return str(experiment.experiment_id)
 
 
 def _write(client: "MlflowClient", run_id: str, record: EvaluationRecord) -> None:

@@ -18,7 +18,7 @@ from gerbil_tune.tracking.store import (
     connect,
     default_artifact_location,
     default_tracking_uri,
-    mlflow_error,
+    find_or_create_experiment,
     store_errors,
 )
 from gerbil_tune.tracking.tracker import (
@@ -34,7 +34,6 @@ from gerbil_tune.tracking.tracker import (
     RunUpdate,
     split_finite,
 )
-from gerbil_tune.urls import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -116,7 +115,13 @@ class MlflowTracker:
         """See ``Tracker.open_study``."""
         own_tags = {STUDY_TAG: name, STUDY_ID_TAG: study_id}
         with store_errors(self.uri):
-            self._experiment_id = self._find_or_create_experiment(name)
+            self._experiment_id = find_or_create_experiment(
+                self._connection(),
+                name,
+                self.artifact_location,
+                self.uri,
+                "or choose another --name",
+            )
             found = next(self._search(f"tags.`{STUDY_ID_TAG}` = '{study_id}'"), None)
             if found is None:
                 run = self._connection().create_run(
@@ -179,25 +184,6 @@ class MlflowTracker:
         if self._client is None:
             self._client = connect(self.uri)
         return self._client
-
-    def _find_or_create_experiment(self, name: str) -> str:
-        client = self._connection()
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            try:
-                return client.create_experiment(name, artifact_location=self.artifact_location)
-            except mlflow_error() as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-                # Another process was faster.
-                experiment = client.get_experiment_by_name(name)
-        if experiment.lifecycle_stage != "active":
-            raise LaunchError(
-                f"the MLflow experiment {name!r} in {without_password(self.uri)} was deleted; restore "
-                f"it with `mlflow experiments restore -x {experiment.experiment_id}` or choose another "
-                "--name"
-            )
-        return str(experiment.experiment_id)
 
     def _find_or_create_run(self, trial: int | None, update: RunUpdate) -> _OpenedRun:
         known = self._runs.get(trial)

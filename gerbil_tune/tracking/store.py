@@ -136,6 +136,39 @@ def store_errors(uri: str, what: str = "used") -> Iterator[None]:
         ) from error
 
 
+def find_or_create_experiment(
+    client: "MlflowClient", name: str, artifact_location: str | None, uri: str, advice: str = ""
+) -> str:
+    """Id of the experiment of a name.
+
+    Args:
+        client: Of the store.
+        name: Of the experiment.
+        artifact_location: Where a new one keeps its files; None: where the store says.
+        uri: Of the store, for messages.
+        advice: What else may be done where it was deleted, such as ``or choose another --name``.
+
+    Raises:
+        LaunchError: If it was deleted.
+    """
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(name, artifact_location))
+        except mlflow_error() as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            # Another process was faster.
+            experiment = client.get_experiment_by_name(name)
+    if experiment.lifecycle_stage != "active":
+        otherwise = f" {advice}" if advice else ""
+        raise LaunchError(
+            f"the MLflow experiment {name!r} in {without_password(uri)} was deleted; restore it with "
+            f"`mlflow experiments restore -x {experiment.experiment_id}`{otherwise}"
+        )
+    return str(experiment.experiment_id)
+
+
 def is_away(error: Exception) -> bool:
     """Tell a store that fails for now from one, or from a call, that is wrong in itself."""
     from sqlalchemy.exc import OperationalError

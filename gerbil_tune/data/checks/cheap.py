@@ -11,7 +11,6 @@ from gerbil_tune.data.checks.findings import Finding, Level, errors_first
 from gerbil_tune.data.checks.index import check_index
 from gerbil_tune.data.checks.labels import check_labels
 from gerbil_tune.data.checks.site import check_site, fewest_samples
-from gerbil_tune.data.checks.tracks import check_tracks
 from gerbil_tune.data.events import EventSet
 from gerbil_tune.errors import DatasetError
 from gerbil_tune.geometry import RecordingSetup
@@ -59,8 +58,7 @@ def prediction_checks(events: EventSet, setup: RecordingSetup) -> list[Finding]:
         events: The set.
         setup: The recording site of the model.
     """
-    tracks = check_tracks(events, setup.arena_mm)
-    return [*check_index(events, fewest_samples(setup)), *check_some_audio(events), *tracks]
+    return [*check_index(events, fewest_samples(setup)), *check_some_audio(events)]
 
 
 def check_some_audio(events: EventSet) -> list[Finding]:

@@ -50,6 +50,8 @@ class Animals:
     @classmethod
     def joined(cls, parts: "Sequence[Animals]") -> "Animals":
         """The animals of files that agree, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
         emitters = [
             np.full(len(part.tracks_mm), UNKNOWN) if part.emitters is None else part.emitters
             for part in parts

@@ -5,8 +5,6 @@ for 4 microphones and 326 x 250 for 24; 300 events make a page of about 4 MB and
 worst, of 7 and 20 MB.
 """
 
-import contextlib
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +19,8 @@ from gerbil_tune.data.pictures.spectrograms import level_db, level_text
 from gerbil_tune.data.pictures.thumbnails import thumbnail_png
 from gerbil_tune.errors import ConfigError
 from gerbil_tune.geometry import RecordingSetup
+from gerbil_tune.pages.pieces import tiles
+from gerbil_tune.pages.writing import write_text
 
 _ALL, _KEPT, _REMOVED = "all", "kept", "removed"
 _UNNAMED = "unnamed filter"
@@ -220,7 +220,7 @@ def _head(
     return "\n".join(
         (
             page.heading(_title(events), lead),
-            page.tiles(numbers),
+            tiles(numbers),
             page.section(
                 "What was removed",
                 page.note("An event that fails several filters counts for each of them."),
@@ -282,14 +282,8 @@ def _cards(
 
 
 def _write(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        return write_text(path, text)
     except OSError as error:
         raise ConfigError(f"page {path} cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return path

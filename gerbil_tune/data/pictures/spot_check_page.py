@@ -4,7 +4,7 @@ Positions are millimetres, x and y from the arena centre; in an SVG y points dow
 Legend: K keypoints, D axes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from gerbil_tune.data.pictures.arena_map import KEYPOINT_COLORS, ArenaMap, nose_of
 from gerbil_tune.data.pictures.spot_check_assets import SCRIPT, STYLE
 from gerbil_tune.data.pictures.thumbnails import data_uri, palette, tile_columns
+from gerbil_tune.pages.pieces import breakable
 
 _NOSE_SHARE, _POINT_SHARE, _MICROPHONE_SHARE = 0.052, 0.036, 0.044
 """Radius of a dot and side of a square over the larger half width of a map."""
@@ -151,15 +152,6 @@ def section(title: str, *content: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{''.join(content)}</section>"
 
 
-def tiles(items: Iterable[tuple[str, str]]) -> str:
-    """Large numbers, each over its label."""
-    inner = "".join(
-        f'<div class="tile"><b>{escape(number)}</b><span>{escape(label)}</span></div>'
-        for number, label in items
-    )
-    return f'<div class="tiles">{inner}</div>'
-
-
 def counts_table(rows: Sequence[tuple[str, int, int]], num_events: int) -> str:
     """Bars of how many events each filter removed.
 
@@ -169,7 +161,7 @@ def counts_table(rows: Sequence[tuple[str, int, int]], num_events: int) -> str:
     """
     most = max((count for _, count, _ in rows), default=0)
     body = "".join(
-        f'<tr><td>{_breakable(name)}</td><td class="bar">{_bar(count, most)}</td>'
+        f'<tr><td>{breakable(name)}</td><td class="bar">{_bar(count, most)}</td>'
         f'<td class="number">{count:,}</td><td class="number">{count / max(num_events, 1):.1%}</td>'
         f'<td class="number extra">{shown:,}</td></tr>'
         for name, count, shown in rows
@@ -179,11 +171,6 @@ def counts_table(rows: Sequence[tuple[str, int, int]], num_events: int) -> str:
         '<th scope="col" class="number">removed</th><th scope="col" class="number">of all</th>'
         f'<th scope="col" class="number extra">shown</th></tr></thead><tbody>{body}</tbody></table>'
     )
-
-
-def _breakable(text: str) -> str:
-    """Text that may break after the underscores of a name."""
-    return escape(text).replace("_", "_<wbr>")
 
 
 def _bar(count: int, most: int) -> str:

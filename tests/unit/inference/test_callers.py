@@ -140,3 +140,16 @@ def test_tracks_in_a_wrong_frame_name_nobody(model, make_event_file, tmp_path):
         file["tracks"] = tracks + half
     with pytest.raises(DatasetError, match="tracks seem to be counted from a corner"):
         predict_files(model, [path], tmp_path / "out.h5", start_ray=no_ray)
+
+
+def test_a_model_that_was_calibrated_anew_is_another_one(make_bundle, dyads, tmp_path):
+    bundle = make_bundle()
+    again = ResolvedModel(bundle, "models:/m/3", "3")
+    predict_files(again, [dyads], tmp_path / "out.h5", start_ray=no_ray)
+    rule = CallerRule(1.0, 0.0, (100.0,), (0.05,), ((0.5,) * 3,), 640)
+    facts = json.loads((bundle / "calibration.json").read_text())
+    (bundle / "calibration.json").write_text(json.dumps({**facts, "callers": rule.to_json()}))
+    summary = predict_files(again, [dyads], tmp_path / "out.h5", start_ray=no_ray)
+    assert (summary.num_events, summary.reused) == (6, ())
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert "emitter" in file

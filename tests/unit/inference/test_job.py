@@ -79,6 +79,7 @@ def test_one_file_goes_to_the_file_that_is_named(model, make_event_file, tmp_pat
         "model_version": "3",
         "model_fingerprint": bundle.fingerprint,
         "temperature": 1.5,
+        "calibration_fingerprint": bundle.calibration.fingerprint,
         "data_fingerprint": events.fingerprint(),
         "package_version": attributes["package_version"],
     }
